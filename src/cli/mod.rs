@@ -1,0 +1,110 @@
+//! The command line: what can be asked, and how an answer ends.
+
+pub mod analyze;
+pub mod data;
+pub mod sweep;
+
+use clap::{Parser, Subcommand};
+
+/// Exit statuses, public and documented in the README.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// Done.
+    Done = 0,
+    /// An internal error, or the system refused something (a full disk, say).
+    Internal = 1,
+    /// Bad usage, configuration or input.
+    Usage = 2,
+    /// A run diverged.
+    Diverged = 3,
+    /// Some runs of a sweep failed.
+    SweepFailed = 4,
+    /// A fit had no usable result.
+    NoFit = 5,
+    /// This build or machine lacks what was asked.
+    Unavailable = 6,
+    /// Stopped by a signal; what was done is kept.
+    Interrupted = 130,
+}
+
+impl From<ExitStatus> for std::process::ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        (status as u8).into()
+    }
+}
+
+/// An error of which `cli` knows the exit status.
+#[derive(Debug)]
+pub struct Exit {
+    /// What the process will end with.
+    pub status: ExitStatus,
+    /// One line for the user.
+    pub message: String,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+impl std::error::Error for Exit {}
+
+/// An error that ends the process with `status`.
+pub fn exit(status: ExitStatus, message: impl std::fmt::Display) -> anyhow::Error {
+    Exit { status, message: message.to_string() }.into()
+}
+
+/// Bad usage, configuration or input: exit status 2.
+pub fn usage(message: impl std::fmt::Display) -> anyhow::Error {
+    exit(ExitStatus::Usage, message)
+}
+
+/// Scaling studies of language-model architectures.
+#[derive(Parser, Debug)]
+#[command(name = "lossfloor", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Make corpora: synthetic text with a known loss floor, or your own text
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Fit a scaling law to a table of results
+    Fit(analyze::FitArgs),
+    /// Draw a scaling figure
+    Plot(analyze::PlotArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitStatus {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let status = if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Done };
+            // A closed pipe while printing help is no error of ours.
+            let _ = error.print();
+            return status;
+        }
+    };
+    let result = match cli.command {
+        Command::Data(command) => data::run(command),
+        Command::Fit(args) => analyze::fit(args),
+        Command::Plot(args) => analyze::plot(args),
+    };
+    match result {
+        Ok(status) => status,
+        Err(error) => report(&error),
+    }
+}
+
+/// Prints an error as one chain on stderr.
+fn report(error: &anyhow::Error) -> ExitStatus {
+    use std::io::Write;
+    let chain: Vec<String> = error.chain().map(|cause| cause.to_string()).collect();
+    // Nothing can be done when stderr itself is closed.
+    let _ = writeln!(std::io::stderr(), "error: {}", chain.join(": "));
+    error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(ExitStatus::Internal, |exit| exit.status)
+}

@@ -1,0 +1,1 @@
+//! `lossfloor plan`, `sweep run`, `sweep status`.

@@ -1,0 +1,44 @@
+//! Writing files that matter: whole or not at all.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A file could not be written; the one that stood there before is untouched.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {path}: {source}")]
+pub struct WriteError {
+    /// The file that was to be written.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: std::io::Error,
+}
+
+/// Writes `path` by renaming a synced temporary file of the same folder over it; makes the folder when it is missing.
+pub fn write_atomic(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
+    write_atomic_with(path, |file| file.write_all(contents))
+}
+
+/// As [`write_atomic`], for contents that are streamed.
+pub fn write_atomic_with(
+    path: &Path,
+    write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
+) -> Result<(), WriteError> {
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let attempt = || -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        let mut temporary = tempfile::Builder::new().prefix(".part-").tempfile_in(folder)?;
+        write(temporary.as_file_mut())?;
+        temporary.as_file().sync_all()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        }
+        temporary.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    attempt().map_err(|source| WriteError { path: path.to_owned(), source })
+}

@@ -1,0 +1,38 @@
+//! `lossfloor`: scaling studies of language-model architectures.
+//!
+//! Layers, lowest first; imports point down (`tests/it/layering.rs` reads the source and checks):
+//!
+//! | layer | modules |
+//! |---|---|
+//! | L0 | `units` `files` `arch` `scaling` `schedule` |
+//! | L1 | `config` `record` `data` `bridge`* |
+//! | L2 | `ops`* |
+//! | L3 | `nn`* |
+//! | L4 | `train`* `sweep` `analysis` |
+//! | L5 | `plot` `report` |
+//! | L6 | `cli` |
+//!
+//! `*` needs the feature `torch`.
+
+pub mod analysis;
+pub mod arch;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod files;
+pub mod plot;
+pub mod record;
+pub mod report;
+pub mod scaling;
+pub mod schedule;
+pub mod sweep;
+pub mod units;
+
+#[cfg(feature = "torch")]
+pub mod bridge;
+#[cfg(feature = "torch")]
+pub mod nn;
+#[cfg(feature = "torch")]
+pub mod ops;
+#[cfg(feature = "torch")]
+pub mod train;
