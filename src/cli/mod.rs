@@ -2,7 +2,13 @@
 
 pub mod analyze;
 pub mod data;
+pub mod output;
 pub mod sweep;
+
+#[cfg(feature = "torch")]
+mod device;
+#[cfg(feature = "torch")]
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -76,6 +82,8 @@ enum Command {
     Fit(analyze::FitArgs),
     /// Draw a scaling figure
     Plot(analyze::PlotArgs),
+    #[cfg(feature = "torch")]
+    Verify(verify::VerifyArgs),
 }
 
 /// Runs the command line of this process.
@@ -93,6 +101,8 @@ pub fn main() -> ExitStatus {
         Command::Data(command) => data::run(command),
         Command::Fit(args) => analyze::fit(args),
         Command::Plot(args) => analyze::plot(args),
+        #[cfg(feature = "torch")]
+        Command::Verify(args) => verify::run(args),
     };
     match result {
         Ok(status) => status,

@@ -1,1 +1,3 @@
-//! (skeleton)
+//! Training one model: data in, checkpoints and metrics out.
+
+pub mod optimizer;
