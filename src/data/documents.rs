@@ -67,7 +67,8 @@ pub(super) fn discover(inputs: &[PathBuf]) -> Result<Vec<InputFile>, DataError> 
             files.push(describe(input.clone(), name, metadata.len()));
             continue;
         }
-        let hidden = |entry: &walkdir::DirEntry| entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with('.');
+        let hidden =
+            |entry: &walkdir::DirEntry| entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with('.');
         for entry in walkdir::WalkDir::new(input).sort_by_file_name().into_iter().filter_entry(|e| !hidden(e)) {
             let entry = entry.map_err(|e| DataError::read(e.path().unwrap_or(input))(e.into()))?;
             if entry.file_type().is_file() {
@@ -159,7 +160,8 @@ fn json_lines(
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let refuse = |reason: String| DataError::Input { path: path.to_owned(), reason: format!("line {number}: {reason}") };
+        let refuse =
+            |reason: String| DataError::Input { path: path.to_owned(), reason: format!("line {number}: {reason}") };
         let mut value: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(&line).map_err(|e| refuse(format!("expected a JSON object: {e}")))?;
         match value.remove(field) {

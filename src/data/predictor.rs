@@ -3,8 +3,7 @@
 use super::source::{DEFINE, EOS, Law, REFER, Slot, State};
 
 /// Kinds of validation token, by what the tokens before it call for.
-pub(super) const KINDS: [&str; 5] =
-    ["text", "definition_key", "definition_value", "reference_key", "reference_value"];
+pub(super) const KINDS: [&str; 5] = ["text", "definition_key", "definition_value", "reference_key", "reference_value"];
 
 /// One token under the source.
 #[derive(Clone, Copy, Debug)]

@@ -96,10 +96,8 @@ fn write_training(spec: &SyntheticSpec, law: &Law, folder: &Path, progress: Prog
     while writer.tokens() < spec.tokens {
         // The last batch is made as small as the rest needs, give or take; what is too much is cut.
         let left = ((spec.tokens - writer.tokens()) as f64 / spec.document_tokens * 1.1).ceil() as u64 + 1;
-        let documents: Vec<Vec<u32>> = (next..next + batch.min(left))
-            .into_par_iter()
-            .map(|index| document(law, spec.seed, index))
-            .collect();
+        let documents: Vec<Vec<u32>> =
+            (next..next + batch.min(left)).into_par_iter().map(|index| document(law, spec.seed, index)).collect();
         next += documents.len() as u64;
         for document in &documents {
             let left = (spec.tokens - writer.tokens()).min(document.len() as u64) as usize;

@@ -110,8 +110,11 @@ fn the_recorded_floor_is_what_the_definition_gives_from_the_tokens_alone() {
             assert!((sum - 1.0).abs() < 1e-12, "probabilities add up to {sum}");
             let nll = -p[tokens[t] as usize].ln();
             let one = table.floor_of_rows(t, row_tokens, r as usize, 1).unwrap().nats * t as f64;
-            let before =
-                if t > 1 { table.floor_of_rows(t - 1, row_tokens, r as usize, 1).unwrap().nats * (t - 1) as f64 } else { 0.0 };
+            let before = if t > 1 {
+                table.floor_of_rows(t - 1, row_tokens, r as usize, 1).unwrap().nats * (t - 1) as f64
+            } else {
+                0.0
+            };
             worst = worst.max((one - before - nll).abs());
             nats += nll;
             quarter += if t <= spec.seq_len as usize { nll } else { 0.0 };
@@ -164,7 +167,12 @@ fn files_do_not_depend_on_the_number_of_threads() {
     let (one, info) = read(1);
     assert_eq!((one.clone(), info.clone()), read(5));
     assert_eq!(info.train_tokens, 20_000);
-    assert_eq!(one.len(), 4, "two shards, the floors, the description: {:?}", one.iter().map(|f| &f.0).collect::<Vec<_>>());
+    assert_eq!(
+        one.len(),
+        4,
+        "two shards, the floors, the description: {:?}",
+        one.iter().map(|f| &f.0).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -290,22 +298,28 @@ fn a_counting_model_comes_ever_nearer_to_the_floor_of_prose() {
 #[test]
 #[ignore = "prints a learning curve for choosing defaults"]
 fn learning_curve_of_the_defaults() {
-    for (weights, candidates) in [
-        (vec![0.15, 0.4, 0.3, 0.15], 8),
-        (vec![0.15, 0.45, 0.4], 8),
-        (vec![0.2, 0.4, 0.3, 0.1], 4),
-        (vec![0.1, 0.3, 0.6], 4),
+    for (symbol_exponent, weights, candidates) in [
+        (1.0, vec![0.15, 0.85], 4),
+        (1.3, vec![0.15, 0.45, 0.4], 4),
+        (1.6, vec![0.15, 0.45, 0.4], 4),
+        (1.3, vec![0.2, 0.4, 0.3, 0.1], 4),
+        (1.6, vec![0.2, 0.4, 0.3, 0.1], 4),
+        (1.6, vec![0.1, 0.3, 0.4, 0.2], 3),
     ] {
         let spec = SyntheticSpec {
-            tokens: 5_000_000,
+            tokens: 6_000_000,
             order_weights: weights.clone(),
             candidates,
-            validation_tokens: 100_000,
+            symbol_exponent,
+            validation_tokens: 60_000,
             ..SyntheticSpec::default()
         };
-        let sizes = [10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 5_000_000];
+        let sizes = [6_000, 20_000, 60_000, 200_000, 600_000, 2_000_000, 6_000_000];
         let curve = learning_curve(&spec, &sizes);
-        let info = made(&SyntheticSpec { tokens: 1000, ..spec }).1;
-        println!("{weights:?} {candidates}: {curve:.3?} {:?} {:?}", info.floor_at, info.floor_by_kind["text"]);
+        let slopes: Vec<f64> = curve.windows(2).map(|pair| (pair[0] / pair[1]).ln() / 10f64.sqrt().ln()).collect();
+        let text = made(&SyntheticSpec { tokens: 1000, ..spec }).1.floor_by_kind["text"].entropy_nats;
+        println!(
+            "{symbol_exponent} {weights:?} {candidates}: excess {curve:.3?} exponents {slopes:.2?} text {text:.3}"
+        );
     }
 }

@@ -10,8 +10,7 @@ use tokenizers::{AddedToken, Tokenizer};
 /// The end-of-document token of vocabularies that are trained here.
 const END_OF_TEXT: &str = "<|endoftext|>";
 /// What tokenizers in circulation call it, in the order they are tried.
-const KNOWN_ENDS: [&str; 7] =
-    [END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<|eos|>", "[SEP]"];
+const KNOWN_ENDS: [&str; 7] = [END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<|eos|>", "[SEP]"];
 /// Text that a vocabulary is trained on, at most.
 pub(super) const SAMPLE_BYTES: u64 = 64 << 20;
 /// Bytes and the end of document.
@@ -37,8 +36,12 @@ impl std::str::FromStr for TokenizerChoice {
             _ if text == "bytes" => Ok(Self::Bytes),
             None => Ok(Self::File(PathBuf::from(text))),
             Some(size) => match crate::units::parse_quantity(size) {
-                Some(v) if v.fract() == 0.0 && (SMALLEST_VOCABULARY as f64..=1e6).contains(&v) => Ok(Self::Train(v as u64)),
-                _ => Err(format!("a vocabulary of {size}: expected a whole number from {SMALLEST_VOCABULARY} to 1000000")),
+                Some(v) if v.fract() == 0.0 && (SMALLEST_VOCABULARY as f64..=1e6).contains(&v) => {
+                    Ok(Self::Train(v as u64))
+                }
+                _ => Err(format!(
+                    "a vocabulary of {size}: expected a whole number from {SMALLEST_VOCABULARY} to 1000000"
+                )),
             },
         }
     }
@@ -119,7 +122,8 @@ impl Encoder {
 
     /// The `tokenizer.json` to keep with the corpus; none for bytes.
     pub(super) fn json(&self) -> Result<Option<String>, DataError> {
-        let refuse = |e: tokenizers::Error| DataError::Tokenizer { name: "tokenizer.json".to_owned(), reason: e.to_string() };
+        let refuse =
+            |e: tokenizers::Error| DataError::Tokenizer { name: "tokenizer.json".to_owned(), reason: e.to_string() };
         self.tokenizer.as_ref().map(|tokenizer| tokenizer.to_string(true).map_err(refuse)).transpose()
     }
 }
