@@ -39,7 +39,7 @@ pub struct SynthArgs {
     /// Training context in tokens; validation rows are four times as long and begin with a document [default: 256]
     #[arg(long, value_parser = count)]
     seq_len: Option<u64>,
-    /// Mean document length in tokens [default: 1024]
+    /// Mean document length in tokens [default: 2048]
     #[arg(long, value_parser = quantity)]
     document_tokens: Option<f64>,
     /// Probability of a definition at a prose position

@@ -63,15 +63,15 @@ impl Default for SyntheticSpec {
             validation_tokens: 205_000,
             vocab_size: 256,
             seq_len: 256,
-            document_tokens: 1024.0,
+            document_tokens: 2048.0,
             definition_rate: 0.02,
-            reference_rate: 0.09,
-            value_tokens: 4,
-            distance_exponent: 0.75,
-            order_weights: vec![0.15, 0.4, 0.3, 0.15],
-            candidates: 8,
+            reference_rate: 0.045,
+            value_tokens: 8,
+            distance_exponent: 0.0,
+            order_weights: vec![0.2, 0.4, 0.3, 0.1],
+            candidates: 4,
             candidate_exponent: 1.0,
-            symbol_exponent: 1.0,
+            symbol_exponent: 1.3,
         }
     }
 }

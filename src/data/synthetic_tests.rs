@@ -218,7 +218,7 @@ fn wrong_parameters_are_named() {
     }
 }
 
-/// Interpolated counts of orders 0 to 3 over literal tokens (Jelinek-Mercer with Witten-Bell weights).
+/// Interpolated counts of orders 0 to 3 with absolute discounting, over the prose since the last marker.
 #[derive(Default)]
 struct Ngrams {
     counts: HashMap<(u64, u32), f64>,
@@ -226,6 +226,8 @@ struct Ngrams {
 }
 
 impl Ngrams {
+    const DISCOUNT: f64 = 0.6;
+
     fn contexts(past: &[u32]) -> impl Iterator<Item = u64> + '_ {
         (0..4.min(past.len() + 1)).map(|order| {
             past[past.len() - order..].iter().fold(order as u64 + 1, |hash, &t| hash * 1000 + u64::from(t) + 1)
@@ -246,10 +248,28 @@ impl Ngrams {
         Self::contexts(past).fold(1.0 / vocab_size, |lower, context| match self.totals.get(&context) {
             Some(&(total, kinds)) => {
                 let count = self.counts.get(&(context, token)).copied().unwrap_or(0.0);
-                (count + kinds * lower) / (total + kinds)
+                ((count - Self::DISCOUNT).max(0.0) + Self::DISCOUNT * kinds * lower) / total
             }
             None => lower,
         })
+    }
+}
+
+/// Calls `each` with the prose since the last marker and the token, at every text position.
+fn each_text(law: &Law, tokens: &[u32], mut each: impl FnMut(&[u32], u32)) {
+    let mut state = State::new(law);
+    let mut prose = Vec::new();
+    for &token in tokens {
+        let text = state.slot == Slot::Text;
+        if text {
+            each(&prose, token);
+        }
+        if text && token >= law.prose.start {
+            prose.push(token);
+        } else {
+            prose.clear();
+        }
+        state.advance(law, token);
     }
 }
 
@@ -265,23 +285,18 @@ fn learning_curve(spec: &SyntheticSpec, sizes: &[usize]) -> Vec<f64> {
     let law = Law::new(spec);
     let text_floor = info.floor_by_kind["text"].nats;
     let mut model = Ngrams::default();
-    let mut learnt = 0;
     let mut curve = Vec::new();
-    for &size in sizes {
-        for at in learnt..size {
-            model.learn(&train[at.saturating_sub(3)..at], train[at]);
-        }
-        learnt = size;
+    for (i, &size) in sizes.iter().enumerate() {
+        // A piece is read from its first whole document on, so that markers are told from prose.
+        let from = if i == 0 { 0 } else { sizes[i - 1] };
+        let from = (from..size).find(|&at| at == 0 || train[at - 1] == EOS).unwrap_or(size);
+        each_text(&law, &train[from..size], |past, token| model.learn(past, token));
         let (mut sum, mut count) = (0.0, 0.0);
         for row in validation.chunks_exact(row_tokens) {
-            let mut state = State::new(&law);
-            for t in 1..row.len() {
-                if state.slot == Slot::Text {
-                    sum -= model.probability(&row[t.saturating_sub(3)..t], row[t], spec.vocab_size as f64).ln();
-                    count += 1.0;
-                }
-                state.advance(&law, row[t]);
-            }
+            each_text(&law, &row[1..], |past, token| {
+                sum -= model.probability(past, token, spec.vocab_size as f64).ln();
+                count += 1.0;
+            });
         }
         curve.push(sum / count - text_floor);
     }
@@ -296,30 +311,35 @@ fn a_counting_model_comes_ever_nearer_to_the_floor_of_prose() {
 }
 
 #[test]
-#[ignore = "prints a learning curve for choosing defaults"]
-fn learning_curve_of_the_defaults() {
-    for (symbol_exponent, weights, candidates) in [
-        (1.0, vec![0.15, 0.85], 4),
-        (1.3, vec![0.15, 0.45, 0.4], 4),
-        (1.6, vec![0.15, 0.45, 0.4], 4),
-        (1.3, vec![0.2, 0.4, 0.3, 0.1], 4),
-        (1.6, vec![0.2, 0.4, 0.3, 0.1], 4),
-        (1.6, vec![0.1, 0.3, 0.4, 0.2], 3),
-    ] {
-        let spec = SyntheticSpec {
-            tokens: 6_000_000,
-            order_weights: weights.clone(),
-            candidates,
-            symbol_exponent,
-            validation_tokens: 60_000,
-            ..SyntheticSpec::default()
-        };
-        let sizes = [6_000, 20_000, 60_000, 200_000, 600_000, 2_000_000, 6_000_000];
-        let curve = learning_curve(&spec, &sizes);
+#[ignore = "prints what the defaults were chosen by: learning curves and how far recalls reach"]
+fn what_the_defaults_give() {
+    let plain = SyntheticSpec { tokens: 6_000_000, validation_tokens: 60_000, ..SyntheticSpec::default() };
+    let sizes = [6_000, 20_000, 60_000, 200_000, 600_000, 2_000_000, 6_000_000];
+    for (weights, symbol_exponent) in [(vec![0.2, 0.4, 0.3, 0.1], 1.3), (vec![0.15, 0.4, 0.3, 0.15], 1.0)] {
+        let curve = learning_curve(&SyntheticSpec { order_weights: weights, symbol_exponent, ..plain.clone() }, &sizes);
         let slopes: Vec<f64> = curve.windows(2).map(|pair| (pair[0] / pair[1]).ln() / 10f64.sqrt().ln()).collect();
-        let text = made(&SyntheticSpec { tokens: 1000, ..spec }).1.floor_by_kind["text"].entropy_nats;
+        println!("excess {curve:.3?} exponents {slopes:.2?}");
+    }
+    for distance_exponent in [0.0, 0.5, 1.0] {
+        let plain = SyntheticSpec { distance_exponent, ..plain.clone() };
+        let law = Law::new(&plain);
+        let mut reach = Vec::new();
+        for index in 0..200 {
+            let mut state = State::new(&law);
+            for token in row(&law, &plain, index).tokens.into_iter().skip(1) {
+                if state.slot == Slot::ReferenceKey {
+                    reach.push(state.distance(token - law.keys.start));
+                }
+                state.advance(&law, token);
+            }
+        }
+        reach.sort_unstable();
+        let beyond = |d: u32| reach.iter().filter(|&&r| r > d).count() as f64 / reach.len() as f64;
         println!(
-            "{symbol_exponent} {weights:?} {candidates}: excess {curve:.3?} exponents {slopes:.2?} text {text:.3}"
+            "{distance_exponent}: recalls beyond 32, 64, 128, 256, 512: {:.3?}",
+            [32, 64, 128, 256, 512].map(beyond)
         );
     }
+    let info = made(&SyntheticSpec { tokens: 1000, ..plain }).1;
+    println!("{:#?} {:#?}", info.floor_at, info.floor_by_kind);
 }
