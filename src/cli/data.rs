@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 #[derive(Subcommand, Debug)]
 pub enum DataCommand {
     /// Generate a corpus of which the irreducible loss is known exactly
-    Synth(SynthArgs),
+    Synth(Box<SynthArgs>),
     /// Tokenise, shuffle and split your own text
-    Pack(PackArgs),
+    Pack(Box<PackArgs>),
 }
 
 /// `data synth`
@@ -114,8 +114,8 @@ fn count(text: &str) -> Result<u64, String> {
 /// Runs `data ...`.
 pub fn run(command: DataCommand) -> anyhow::Result<ExitStatus> {
     match command {
-        DataCommand::Synth(args) => synth(args),
-        DataCommand::Pack(args) => run_pack(args),
+        DataCommand::Synth(args) => synth(&args),
+        DataCommand::Pack(args) => run_pack(*args),
     }
 }
 
@@ -144,7 +144,7 @@ impl SynthArgs {
     }
 }
 
-fn synth(args: SynthArgs) -> anyhow::Result<ExitStatus> {
+fn synth(args: &SynthArgs) -> anyhow::Result<ExitStatus> {
     let existed = exists(&args.out)?;
     let bar = Bar::new();
     let info = synthetic::generate(&args.spec(), &args.out, &|p| bar.show(p)).map_err(failure)?;

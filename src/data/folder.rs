@@ -52,7 +52,8 @@ pub(super) fn claim(path: &Path, kind: CorpusKind, source: &serde_json::Value) -
     }
     // Another process may have finished between the first look and the lock.
     if let Some(info) = existing(path, kind, source)? {
-        std::fs::remove_file(&marker).map_err(DataError::write(&marker))?;
+        // That process may have removed the marker itself, before or after this one made it.
+        let _ = std::fs::remove_file(&marker);
         return Ok(Claim::Complete(Box::new(info)));
     }
     for file in leftovers(path)? {

@@ -227,9 +227,8 @@ impl ShardWriter {
 
     /// Finishes the last shard, however short, and returns the tokens of all.
     pub fn finish(mut self) -> Result<u64, DataError> {
-        match self.current.take() {
-            Some(part) => self.end(part)?,
-            None => {}
+        if let Some(part) = self.current.take() {
+            self.end(part)?;
         }
         Ok(self.tokens)
     }

@@ -208,7 +208,8 @@ impl Document {
         out.write_all(&self.key.to_le_bytes())?;
         out.write_all(&self.ordinal.to_le_bytes())?;
         out.write_all(&(self.ids.len() as u64 * 2 + u64::from(self.validation)).to_le_bytes())?;
-        self.ids.iter().try_for_each(|id| out.write_all(&id.to_le_bytes()))
+        let ids: Vec<u8> = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        out.write_all(&ids)
     }
 
     /// The documents of a bucket, in their final order.

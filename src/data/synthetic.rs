@@ -82,7 +82,7 @@ fn document(law: &Law, seed: u64, index: u64) -> Vec<u32> {
     loop {
         let token = law.sample(&state, &mut rng);
         tokens.push(token);
-        if token == EOS && state.slot == super::source::Slot::Text {
+        if token == EOS {
             return tokens;
         }
         state.advance(law, token);
