@@ -42,28 +42,28 @@ pub struct SynthArgs {
     /// Mean document length in tokens [default: 2048]
     #[arg(long, value_parser = quantity)]
     document_tokens: Option<f64>,
-    /// Probability of a definition at a prose position
+    /// Probability of a definition at a prose position [default: 0.02]
     #[arg(long, value_parser = quantity)]
     definition_rate: Option<f64>,
-    /// Probability of a recall at a prose position
+    /// Probability of a recall at a prose position [default: 0.045]
     #[arg(long, value_parser = quantity)]
     reference_rate: Option<f64>,
-    /// Values in a definition
+    /// Values in a definition [default: 8]
     #[arg(long, value_parser = count)]
     value_tokens: Option<u64>,
-    /// How recalls favour recent keys: weight distance^-E
+    /// How recalls favour recent keys: weight distance^-E [default: 0]
     #[arg(long, value_name = "E", value_parser = quantity)]
     distance_exponent: Option<f64>,
-    /// Shares of prose explained by order 0, 1, ..., adding up to 1
+    /// Shares of prose explained by order 0, 1, ..., adding up to 1 [default: 0.2,0.4,0.3,0.1]
     #[arg(long, value_name = "W,W,...", value_delimiter = ',', value_parser = quantity)]
     order_weights: Option<Vec<f64>>,
-    /// Symbols that may follow a context, per order
+    /// Symbols that may follow a context, per order [default: 4]
     #[arg(long, value_parser = count)]
     candidates: Option<u64>,
-    /// Candidate i has weight i^-E
+    /// Candidate i has weight i^-E [default: 1]
     #[arg(long, value_name = "E", value_parser = quantity)]
     candidate_exponent: Option<f64>,
-    /// Prose symbol r has order-0 weight r^-E
+    /// Prose symbol r has order-0 weight r^-E [default: 1.3]
     #[arg(long, value_name = "E", value_parser = quantity)]
     symbol_exponent: Option<f64>,
     /// Print one JSON document
