@@ -10,6 +10,18 @@ fn main() {
 mod torch {
     use std::path::PathBuf;
 
+    /// `2.11.0`, from LibTorch's own header.
+    fn version(root: &std::path::Path) -> String {
+        let header = std::fs::read_to_string(root.join("include/torch/headeronly/version.h"))
+            .or_else(|_| std::fs::read_to_string(root.join("include/torch/version.h")))
+            .unwrap_or_default();
+        let part = |name: &str| {
+            let define = format!("#define TORCH_VERSION_{name} ");
+            header.lines().find_map(|line| line.strip_prefix(&define)).unwrap_or("?").trim().to_owned()
+        };
+        format!("{}.{}.{}", part("MAJOR"), part("MINOR"), part("PATCH"))
+    }
+
     pub fn build() {
         println!("cargo:rerun-if-changed=shim");
         // Published by torch-sys: the folder it linked against.
@@ -33,5 +45,6 @@ mod torch {
         println!("cargo:rustc-link-lib=c10");
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
         println!("cargo:rustc-env=LOSSFLOOR_LIBTORCH={}", lib.display());
+        println!("cargo:rustc-env=LOSSFLOOR_LIBTORCH_VERSION={}", version(&root));
     }
 }

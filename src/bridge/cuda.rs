@@ -35,3 +35,23 @@ fn loaded_folder() -> Option<PathBuf> {
     let path = PathBuf::from(&line[line.find('/')?..]);
     path.parent().map(PathBuf::from)
 }
+
+/// Version of the LibTorch that this program was built against.
+pub fn libtorch_version() -> &'static str {
+    env!("LOSSFLOOR_LIBTORCH_VERSION")
+}
+
+/// Product names of the GPUs that the driver lists, such as `NVIDIA H200`.
+pub fn gpu_names() -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
+    let mut names: Vec<(std::ffi::OsString, String)> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let text = std::fs::read_to_string(entry.path().join("information")).ok()?;
+            let model = text.lines().find_map(|line| line.strip_prefix("Model:"))?.trim().to_owned();
+            Some((entry.file_name(), model))
+        })
+        .collect();
+    names.sort();
+    names.into_iter().map(|(_, name)| name).collect()
+}

@@ -8,6 +8,8 @@ pub mod sweep;
 #[cfg(feature = "torch")]
 mod device;
 #[cfg(feature = "torch")]
+mod train;
+#[cfg(feature = "torch")]
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -83,6 +85,8 @@ enum Command {
     /// Draw a scaling figure
     Plot(analyze::PlotArgs),
     #[cfg(feature = "torch")]
+    Train(train::TrainArgs),
+    #[cfg(feature = "torch")]
     Verify(verify::VerifyArgs),
 }
 
@@ -101,6 +105,8 @@ pub fn main() -> ExitStatus {
         Command::Data(command) => data::run(command),
         Command::Fit(args) => analyze::fit(args),
         Command::Plot(args) => analyze::plot(args),
+        #[cfg(feature = "torch")]
+        Command::Train(args) => train::run(args),
         #[cfg(feature = "torch")]
         Command::Verify(args) => verify::run(args),
     };

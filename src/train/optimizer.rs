@@ -99,6 +99,19 @@ impl AdamW {
         Ok(())
     }
 
+    /// Continues from a saved state; `None` when it is not that of these parameters.
+    pub fn restore(&mut self, saved: &std::collections::HashMap<String, Tensor>) -> Option<()> {
+        let state = self.state();
+        if saved.len() != state.len() {
+            return None;
+        }
+        for (name, tensor) in &state {
+            let from = saved.get(name).filter(|from| from.size() == tensor.size())?;
+            tch::no_grad(|| tensor.shallow_clone().copy_(from));
+        }
+        Some(())
+    }
+
     /// Everything to save, under `adamw.first.NAME`, `adamw.second.NAME` and `adamw.steps.NAME`.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let kinds = [("first", &self.first), ("second", &self.second), ("steps", &self.steps)];
