@@ -3,7 +3,7 @@
 //! SI suffixes are decimal (`K` 1e3, `M` 1e6, `B` 1e9, `T` 1e12); powers of two are spelt `2^n`, because `2M` is
 //! ambiguous for a batch size.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserializer, de};
 
 /// Parses `12`, `4e-4`, `100B`, `9.5K` or `2^21`.
 pub fn parse_quantity(text: &str) -> Option<f64> {

@@ -18,6 +18,9 @@ pub fn value_and_error(estimate: &Estimate) -> (String, Option<String>) {
     if se > 100.0 * size {
         return (significant(estimate.value, 2), Some(significant(se, 2)));
     }
+    if se < 1e-6 * size {
+        return (significant(estimate.value, 7), Some(significant(se, 1)));
+    }
     // An error larger than the value must not round the value away.
     let digits_of = se.min(size);
     if !(1e-4..1e5).contains(&size.max(se)) {
@@ -74,6 +77,7 @@ mod tests {
         assert_eq!(text(2.4e9, Some(1.25e8)), "2.40e9 ± 0.12e9");
         assert_eq!(text(3.1e8, Some(1.1e9)), "3.1e8 ± 11.0e8");
         assert_eq!(text(3.2e15, Some(1e32)), "3.2e15 ± 1.0e32");
+        assert_eq!(text(1.3, Some(2e-17)), "1.300000 ± 2e-17");
         assert_eq!(text(0.0, None), "0 (no s.e.)");
         assert_eq!(interval(&ConfidenceInterval { lo: None, hi: Some(1.4914) }), "< 1.491");
     }

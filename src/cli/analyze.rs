@@ -151,20 +151,22 @@ pub fn fit(args: FitArgs) -> anyhow::Result<ExitStatus> {
     let options = FitOptions { form: args.form, objective: args.loss, interval: args.interval };
     let groups = fit_groups(&table, &options);
     let none = no_fit(&args.input.file, &groups);
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        if none.is_none() || groups.iter().any(|group| !matches!(group.outcome, Err(FitError::TooFewPoints { .. }))) {
-            let document = FitDocument::new(&groups, args.form);
-            serde_json::to_writer(&mut out, &document)?;
-            writeln!(out)?;
-        }
+    let usable_input = groups.iter().any(|group| !matches!(group.outcome, Err(FitError::TooFewPoints { .. })));
+    if args.json && usable_input {
+        print(&(serde_json::to_string(&FitDocument::new(&groups, args.form))? + "\n"))?;
     } else if none.is_none() {
-        writeln!(out, "{}", fit_table(&groups, args.form))?;
-        for note in notes(&groups, args.interval) {
-            writeln!(out, "{note}")?;
-        }
+        let notes: String = notes(&groups, args.interval).iter().map(|note| format!("{note}\n")).collect();
+        print(&format!("{}\n{notes}", fit_table(&groups, args.form)))?;
     }
     none.map_or(Ok(ExitStatus::Done), Err)
+}
+
+/// Prints an answer. A reader that has seen enough and closed the pipe is no error.
+fn print(text: &str) -> std::io::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 /// The document of `fit --json`; its keys are a contract.

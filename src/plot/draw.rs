@@ -20,6 +20,8 @@ const COLOURS: [RGBColor; 7] = [
 ];
 const INK: RGBColor = RGBColor(30, 30, 30);
 const GRID: RGBColor = RGBColor(225, 225, 225);
+const FADED: RGBColor = RGBColor(90, 90, 90);
+const NOTE_EM: f64 = 14.0;
 const TITLE_EM: f64 = 22.0;
 const LABEL_EM: f64 = 17.0;
 const TICK_EM: f64 = 16.0;
@@ -41,7 +43,7 @@ pub(super) fn draw<B: DrawingBackend>(figure: &Figure, canvas: &mut Canvas<B>) -
     let bottom = BOTTOM - legend.height() - 64.0;
     let (x_range, y_range) = ranges(figure);
     let vertical = Axis { lo: y_range.0, hi: y_range.1, from: bottom, to: top };
-    let y_ticks = vertical.ticks(34.0);
+    let y_ticks = vertical.ticks(44.0);
     let y_labels = axis::labels(&y_ticks);
     let left = MARGIN + 14.0 + y_labels.iter().map(|text| canvas::width(text, TICK_EM)).fold(0.0, f64::max);
     let horizontal = Axis { lo: x_range.0, hi: x_range.1, from: left, to: RIGHT };
@@ -50,8 +52,11 @@ pub(super) fn draw<B: DrawingBackend>(figure: &Figure, canvas: &mut Canvas<B>) -
         let title = canvas::fitted(&figure.title, TITLE_EM, RIGHT - MARGIN);
         canvas.text(&title, (SIZE.0 as f64 / 2.0, MARGIN + 20.0), TITLE_EM, Align::Centre, INK)?;
     }
-    let y_label = canvas::fitted(&figure.y_label, LABEL_EM, RIGHT - MARGIN);
+    let y_label = canvas::fitted(&figure.y_label, LABEL_EM, 0.5 * (RIGHT - MARGIN));
     canvas.text(&y_label, (MARGIN, top - 14.0), LABEL_EM, Align::Left, INK)?;
+    if let Some(key) = key_to_curves(figure, &vertical) {
+        canvas.text(key, (RIGHT, top - 14.0), NOTE_EM, Align::Right, FADED)?;
+    }
     for (tick, label) in y_ticks.iter().zip(&y_labels) {
         let y = vertical.pixel(*tick);
         canvas.line(&[(left, y), (RIGHT, y)], GRID.to_rgba(), 1.0)?;
@@ -82,6 +87,18 @@ pub(super) fn draw<B: DrawingBackend>(figure: &Figure, canvas: &mut Canvas<B>) -
         draw_series(canvas, series, i, &horizontal, &vertical)?;
     }
     legend.draw(canvas, &figure.series, bottom + 64.0)
+}
+
+/// What dashes and arrows mean, if there are any.
+fn key_to_curves(figure: &Figure, vertical: &Axis) -> Option<&'static str> {
+    let mut curves = figure.series.iter().filter_map(|series| series.curve.as_ref()).peekable();
+    curves.peek()?;
+    let shown = curves.any(|curve| curve.law.floor().is_some_and(|c| shows(vertical, c)));
+    Some(if shown { "dashed: beyond the data; arrow at the right: fitted C" } else { "dashed: beyond the data" })
+}
+
+fn shows(vertical: &Axis, loss: f64) -> bool {
+    (vertical.lo..=vertical.hi).contains(&loss)
 }
 
 fn colour(i: usize) -> RGBColor {
@@ -153,7 +170,7 @@ fn draw_series<B: DrawingBackend>(
         };
         canvas.line(&path(first, last), ink, 2.0)?;
         canvas.dashed(&path(last, horizontal.hi), ink, 1.6, (9.0, 6.0))?;
-        if let Some(c) = curve.law.floor().filter(|c| *c >= vertical.lo && *c <= vertical.hi) {
+        if let Some(c) = curve.law.floor().filter(|c| shows(vertical, *c)) {
             let (edge, y) = (horizontal.to, vertical.pixel(c));
             let faint: RGBAColor = colour(i).mix(0.55);
             canvas.line(&[(edge - 46.0, y), (edge - 12.0, y)], faint, 1.4)?;
@@ -185,23 +202,15 @@ const KEY_WIDTH: f64 = 34.0;
 
 impl Legend {
     fn new(series: &[Series]) -> Self {
-        let em = if series.len() > 8 { 14.0 } else { 16.0 };
+        // Many entries are printed smaller if that gets them into two columns.
+        let sizes: &[f64] = if series.len() > 6 { &[14.0, 13.0, 12.0, 11.0] } else { &[16.0] };
+        let legends = || sizes.iter().map(|em| Self::at(series, *em));
+        legends().find(|legend| legend.columns > 1).unwrap_or_else(|| Self::at(series, sizes[0]))
+    }
+
+    fn at(series: &[Series], em: f64) -> Self {
         let room = RIGHT - MARGIN - KEY_WIDTH;
-        let texts: Vec<String> = series
-            .iter()
-            .map(|series| {
-                let numbers = series.curve.as_ref().map_or(String::new(), |curve| {
-                    let parts = curve.estimates.iter().map(|estimate| match estimate.name {
-                        "C" => format!("C = {}", display::with_error(estimate)),
-                        name => format!("{name} = {}", display::significant(estimate.value, 3)),
-                    });
-                    format!(": {}", parts.collect::<Vec<_>>().join(", "))
-                });
-                // The name gives way, never the numbers.
-                let name = canvas::fitted(&series.name, em, room - canvas::width(&numbers, em));
-                name + &numbers
-            })
-            .collect();
+        let texts: Vec<String> = series.iter().map(|series| legend_text(series, em, room)).collect();
         let widest = texts.iter().map(|text| canvas::width(text, em)).fold(0.0, f64::max) + KEY_WIDTH + 24.0;
         let columns = (((RIGHT - MARGIN + 24.0) / widest).floor() as usize).clamp(1, 4).min(texts.len().max(1));
         Self { texts, columns, em }
@@ -233,4 +242,16 @@ impl Legend {
         }
         Ok(())
     }
+}
+
+/// `name: A, b, C ± se`; the name gives way when it is too long, never the numbers.
+fn legend_text(series: &Series, em: f64, room: f64) -> String {
+    let numbers = series.curve.as_ref().map_or(String::new(), |curve| {
+        let parts = curve.estimates.iter().map(|estimate| match estimate.name {
+            "C" => format!("C = {}", display::with_error(estimate)),
+            name => format!("{name} = {}", display::significant(estimate.value, 3)),
+        });
+        format!(": {}", parts.collect::<Vec<_>>().join(", "))
+    });
+    canvas::fitted(&series.name, em, room - canvas::width(&numbers, em)) + &numbers
 }

@@ -141,7 +141,6 @@ fn a_study_survives_its_csv() {
     let path = folder.path().join("results/demo.csv");
     results::write(&path, &records).unwrap();
     let read = results::read(&path).unwrap();
-    // CSV has one kind of line end inside cells only; the reason keeps its own.
     assert_eq!(read, results::ordered(&records).into_iter().cloned().collect::<Vec<_>>());
     let reversed: Vec<RunRecord> = records.iter().rev().cloned().collect();
     assert_eq!(results::to_csv(&records).unwrap(), results::to_csv(&reversed).unwrap());
