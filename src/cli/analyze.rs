@@ -309,10 +309,8 @@ pub fn plot(args: PlotArgs) -> anyhow::Result<ExitStatus> {
     let table = args.input.read(args.y_se.as_ref())?;
     let options = FitOptions::new(args.fit.unwrap_or(Form::PowerFloor));
     let groups = fit_groups(&table, &options);
-    if args.fit.is_some() {
-        if let Some(error) = no_fit(&args.input.file, &groups) {
-            return Err(error);
-        }
+    if let Some(error) = args.fit.and_then(|_| no_fit(&args.input.file, &groups)) {
+        return Err(error);
     }
     let mut err = std::io::stderr().lock();
     let mut series = Vec::new();
