@@ -1,3 +1,5 @@
-//! (skeleton)
+//! The integration tests, one binary.
 
+mod analysis;
+mod analysis_cli;
 mod data;
