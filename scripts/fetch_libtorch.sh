@@ -113,7 +113,10 @@ set_link() {
 
 cache_folder() {
   local base=${XDG_CACHE_HOME:-}
-  [[ $base == /* ]] || base=${HOME:?is not set, and neither is XDG_CACHE_HOME}/.cache
+  if [[ $base != /* ]]; then
+    [[ -n ${HOME:-} ]] || die "neither XDG_CACHE_HOME nor HOME is set: set one, for the folder LibTorch goes to"
+    base=$HOME/.cache
+  fi
   printf '%s' "$base/lossfloor"
 }
 
@@ -138,7 +141,7 @@ fetch() {
   local final=$cache/libtorch-$version-$kind
   local stage=$final.partial
   download='0.5 GB'
-  [[ $kind == cuda ]] && download='2.5 GB' need_gb=8
+  [[ $kind == cuda ]] && download='2.5 GB' need_gb=6
 
   case "$(uname -s) $(uname -m)" in
     'Linux x86_64') ;;
@@ -157,12 +160,14 @@ fetch() {
   free_gb=$(($(df -Pk "$cache" | awk 'NR == 2 { print $4 }') / 1000000))
   ((free_gb >= need_gb)) || die "$free_gb GB free in $cache, LibTorch needs $need_gb GB: make room, or set XDG_CACHE_HOME to another disk"
   say "fetching LibTorch $version for $kind ($download, from PyPI) into $final"
-  mkdir -p "$stage/root" 2>/dev/null || die "cannot write to $cache: make it writable, or set XDG_CACHE_HOME to a folder that is"
+  mkdir -p "$stage" 2>/dev/null || die "cannot write to $cache: make it writable, or set XDG_CACHE_HOME to a folder that is"
   rm -rf "$stage/download"
-  # What the CPU's cache has need not be fetched again: hard links, no copy.
-  if [[ $kind == cuda && ! -e $stage/root/torch ]] && complete "$cache/libtorch-$version-cpu" cpu; then
-    cp -al "$cache/libtorch-$version-cpu/." "$stage/root/"
-    rm "$stage/root/torch/build-version"
+  # What the CPU's cache has need not be fetched again. Copied aside first: a marker in .wheels must not come
+  # before its wheel.
+  if [[ $kind == cuda && ! -e $stage/root ]] && complete "$cache/libtorch-$version-cpu" cpu; then
+    rm -rf "$stage/copy"
+    cp -a --reflink=auto "$cache/libtorch-$version-cpu" "$stage/copy"
+    mv -T "$stage/copy" "$stage/root"
   fi
 
   local wheel
@@ -212,6 +217,8 @@ why_pip_failed() {
     echo "the disk filled up while fetching $name: make room, or set XDG_CACHE_HOME to another disk"
   elif grep -qiE 'resolution|connection|timed out|max retries|unreachable|proxy|SSL' "$log"; then
     echo "cannot reach PyPI for $name: check the network (pip's own settings apply) and run this again, or set LIBTORCH to a LibTorch $version"
+  elif grep -q 'from versions: none' "$log"; then
+    echo "pip finds no $name: check the network and pip's own settings (an index that mirrors PyPI, PIP_NO_INDEX), or set LIBTORCH to a LibTorch $version"
   else
     echo "pip could not download $name: $(grep -E '^ERROR' "$log" | tail -n 1 || tail -n 1 "$log")"
   fi
