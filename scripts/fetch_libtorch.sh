@@ -13,7 +13,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
-# shellcheck source=scripts/common.sh
+# shellcheck source=common.sh disable=SC1091
 source "$here/common.sh"
 
 version=2.11.0
@@ -176,7 +176,7 @@ fetch() {
     [[ -e $stage/root/.wheels/${wheel##*:} ]] || add_wheel "$python" "$stage" "$wheel"
   done < <(wheels "$kind")
 
-  # torch-sys checks the version it finds here; being newer than any build, it also tells cargo to link anew.
+  # torch-sys checks the version it finds here.
   printf '%s\n' "$version" >"$stage/root/torch/build-version"
   rm -rf "$final"
   mv -T "$stage/root" "$final"

@@ -8,7 +8,7 @@
 set -euo pipefail
 from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/common.sh
+# shellcheck source=common.sh disable=SC1091
 source scripts/common.sh
 
 study=quick

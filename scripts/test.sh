@@ -7,7 +7,7 @@
 # --no-default-features (no LibTorch). --fast leaves the second out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/common.sh
+# shellcheck source=common.sh disable=SC1091
 source scripts/common.sh
 
 times=()
