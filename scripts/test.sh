@@ -4,7 +4,8 @@
 #   scripts/test.sh [--fast]
 #
 # Runs both feature sets: the default one, for which LibTorch is fetched if missing, and
-# --no-default-features (no LibTorch). --fast leaves the second out.
+# --no-default-features (no LibTorch). --fast leaves the second out. Stops at the first step that fails; each
+# step's wall time comes last, on stderr.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=common.sh disable=SC1091
@@ -48,6 +49,7 @@ has_component() {
   cargo "$1" --version >/dev/null 2>&1 && return
   [[ ${CI:-} != true ]] || die "cargo $1 is missing: rustup component add $2"
   say "SKIPPED: cargo $1 is missing (rustup component add $2)"
+  times+=("$(printf '%-18sskipped' "$1")")
   return 1
 }
 
