@@ -11,8 +11,7 @@ pub fn load_cuda() -> Result<(), &'static str> {
 
 fn open() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY};
-    let beside = loaded_folder().unwrap_or_else(|| PathBuf::from(env!("LOSSFLOOR_LIBTORCH")));
-    let path = beside.join("libtorch_cuda.so");
+    let path = libtorch_folder().join("libtorch_cuda.so");
     if !std::path::Path::new("/proc/driver/nvidia/version").exists() && !std::path::Path::new("/dev/nvidiactl").exists()
     {
         return Err("this machine has no NVIDIA driver".to_owned());
@@ -29,11 +28,14 @@ fn open() -> Result<(), String> {
 }
 
 /// Folder of the libtorch_cpu that this process has loaded, which need not be that of the build.
-fn loaded_folder() -> Option<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps.lines().find(|line| line.ends_with("/libtorch_cpu.so"))?;
-    let path = PathBuf::from(&line[line.find('/')?..]);
-    path.parent().map(PathBuf::from)
+pub fn libtorch_folder() -> PathBuf {
+    let loaded = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+        let line = maps.lines().find(|line| line.ends_with("/libtorch_cpu.so"))?;
+        let path = PathBuf::from(&line[line.find('/')?..]);
+        path.parent().map(PathBuf::from)
+    };
+    loaded().unwrap_or_else(|| PathBuf::from(env!("LOSSFLOOR_LIBTORCH")))
 }
 
 /// Version of the LibTorch that this program was built against.

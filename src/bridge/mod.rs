@@ -9,7 +9,7 @@ pub mod tensor;
 mod cuda;
 mod sys;
 
-pub use cuda::{gpu_names, libtorch_version, load_cuda};
+pub use cuda::{gpu_names, libtorch_folder, libtorch_version, load_cuda};
 
 /// LibTorch refused something.
 #[derive(Debug, thiserror::Error)]

@@ -2,9 +2,13 @@
 
 pub mod analyze;
 pub mod data;
+mod doctor;
+mod model;
 pub mod output;
 pub mod sweep;
 
+#[cfg(feature = "torch")]
+mod bench;
 #[cfg(feature = "torch")]
 mod device;
 #[cfg(feature = "torch")]
@@ -77,6 +81,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    #[command(subcommand)]
+    Model(model::ModelCommand),
     /// Make corpora: synthetic text with a known loss floor, or your own text
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -84,6 +90,10 @@ enum Command {
     Fit(analyze::FitArgs),
     /// Draw a scaling figure
     Plot(analyze::PlotArgs),
+    Doctor(doctor::DoctorArgs),
+    #[cfg(feature = "torch")]
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),
     #[cfg(feature = "torch")]
@@ -102,6 +112,10 @@ pub fn main() -> ExitStatus {
         }
     };
     let result = match cli.command {
+        Command::Model(command) => model::run(command),
+        Command::Doctor(args) => doctor::run(args),
+        #[cfg(feature = "torch")]
+        Command::Bench(command) => bench::run(command),
         Command::Data(command) => data::run(command),
         Command::Fit(args) => analyze::fit(args),
         Command::Plot(args) => analyze::plot(args),
