@@ -22,12 +22,25 @@ mod torch {
         format!("{}.{}.{}", part("MAJOR"), part("MINOR"), part("PATCH"))
     }
 
+    /// Linker scripts that stand in for `libtorch` and `libtorch_cuda`, which torch-sys asks for: the real ones need
+    /// every CUDA library when the program starts, and this program opens them itself where there is a GPU.
+    fn write_stand_ins() -> PathBuf {
+        let folder = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join("link");
+        std::fs::create_dir_all(&folder).expect("OUT_DIR can be written");
+        for name in ["libtorch.so", "libtorch_cuda.so"] {
+            std::fs::write(folder.join(name), "INPUT(-ltorch_cpu)\n").expect("OUT_DIR can be written");
+        }
+        folder
+    }
+
     pub fn build() {
         println!("cargo:rerun-if-changed=shim");
         // Published by torch-sys: the folder it linked against.
         let lib = PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where LibTorch is"));
-        let lib = lib.canonicalize().unwrap_or(lib);
-        let root = lib.parent().expect("lib has a parent").to_owned();
+        println!("cargo:rerun-if-changed={}", lib.join("../build-version").display());
+        let named = std::path::absolute(&lib).unwrap_or_else(|_| lib.clone());
+        let real = lib.canonicalize().unwrap_or_else(|_| lib.clone());
+        let root = real.parent().expect("lib has a parent").to_owned();
         cc::Build::new()
             .cpp(true)
             .std("c++20")
@@ -40,11 +53,17 @@ mod torch {
             .define("_GLIBCXX_USE_CXX11_ABI", "1")
             .files(["shim/autograd.cpp", "shim/aten_ext.cpp"])
             .compile("lossfloor_shim");
-        println!("cargo:rustc-link-search=native={}", lib.display());
+        println!("cargo:rustc-link-search=native={}", write_stand_ins().display());
+        println!("cargo:rustc-link-search=native={}", real.display());
         println!("cargo:rustc-link-lib=torch_cpu");
         println!("cargo:rustc-link-lib=c10");
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
-        println!("cargo:rustc-env=LOSSFLOOR_LIBTORCH={}", lib.display());
+        // By name first: a link that is turned to another LibTorch takes effect without a rebuild. RUNPATH, so that
+        // LD_LIBRARY_PATH can override it; the third entry serves a binary carried with its checkout.
+        println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
+        for folder in [named.display().to_string(), real.display().to_string(), "$ORIGIN/../../.libtorch/lib".into()] {
+            println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+        }
+        println!("cargo:rustc-env=LOSSFLOOR_LIBTORCH={}", named.display());
         println!("cargo:rustc-env=LOSSFLOOR_LIBTORCH_VERSION={}", version(&root));
     }
 }

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "this module is the boundary to C")]
 
 pub mod autograd;
+pub mod nvrtc;
 pub mod optim;
 pub mod tensor;
 

@@ -108,7 +108,7 @@ impl Inputs {
     fn run(&self, kernel: Kernel, backend: Backend, direction: Direction) {
         match direction {
             Direction::Forward => {
-                tch::no_grad(|| self.output(kernel, backend));
+                let _ = tch::no_grad(|| self.output(kernel, backend));
             }
             Direction::Both => {
                 let (y, leaves) = self.output(kernel, backend);

@@ -3,3 +3,6 @@
 mod analysis;
 mod analysis_cli;
 mod data;
+
+#[cfg(feature = "torch")]
+mod torch;

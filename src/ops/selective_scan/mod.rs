@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Layout: [b, t, d], channels contiguous, so that no projection around the scan needs a transpose; B and C are
-//! [b, t, n]. The CPU kernel is `cpu.rs`; its backward pass keeps states at chunk boundaries only and recomputes the
-//! rest, so its memory grows with t / chunk.
+//! [b, t, n]. The kernels are `cpu.rs` and `kernel.cu`; their backward passes keep states at chunk boundaries only and
+//! recompute the rest, so their memory grows with t / chunk.
 
 mod cpu;
+mod cuda;
 
 use super::Backend;
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
@@ -44,8 +45,7 @@ pub struct ScanOutput {
 pub fn selective_scan(inputs: &ScanInputs, backend: Backend) -> ScanOutput {
     match backend {
         Backend::Reference => selective_scan_ref(inputs),
-        Backend::Fused if inputs.x_btd.device() == Device::Cpu => fused_cpu(inputs),
-        Backend::Fused => selective_scan_ref(inputs),
+        Backend::Fused => fused(inputs),
     }
 }
 
@@ -167,18 +167,17 @@ impl CustomFunction for ScanOnCpu {
     }
 }
 
-fn fused_cpu(inputs: &ScanInputs) -> ScanOutput {
-    assert_eq!(
-        inputs.a_dn.size()[1],
-        crate::ops::selective_scan::cpu::STATES as i64,
-        "the CPU scan is written for 16 states"
-    );
+/// The kernel of the inputs' device, in fp32.
+fn fused(inputs: &ScanInputs) -> ScanOutput {
+    assert_eq!(inputs.a_dn.size()[1], cpu::STATES as i64, "the scan kernels are written for 16 states");
     let plain = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
     let required = [inputs.x_btd, inputs.delta_btd, inputs.a_dn, inputs.b_btn, inputs.c_btn].map(plain);
     let optional = [inputs.d_d, inputs.z_btd, inputs.delta_bias_d].map(|t| t.map(plain));
-    let all: Vec<Option<&Tensor>> =
-        required.iter().map(Some).chain(optional.iter().map(Option::as_ref)).collect();
-    let mut outputs = apply(ScanOnCpu { softplus: inputs.softplus }, &all);
+    let all: Vec<Option<&Tensor>> = required.iter().map(Some).chain(optional.iter().map(Option::as_ref)).collect();
+    let mut outputs = match inputs.x_btd.device() {
+        Device::Cpu => apply(ScanOnCpu { softplus: inputs.softplus }, &all),
+        _ => apply(cuda::ScanOnCuda { softplus: inputs.softplus }, &all),
+    };
     let last_state_bdn = outputs.pop().expect("two outputs");
     let y_btd = outputs.pop().expect("two outputs").to_kind(inputs.x_btd.kind());
     ScanOutput { y_btd, last_state_bdn }

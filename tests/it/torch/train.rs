@@ -1,0 +1,225 @@
+//! Training: exact resume, divergence, the command's refusals.
+
+use super::set_up;
+use assert_cmd::Command;
+use lossfloor::config::{ExperimentConfig, RunConfig, data_facts, load};
+use lossfloor::data::{SyntheticSpec, synthetic};
+use lossfloor::nn::Precision;
+use lossfloor::ops::Backend;
+use lossfloor::record::{RunStatus, StepMetrics};
+use lossfloor::train::folder::RunFolder;
+use lossfloor::train::{Compute, Outcome, Trainer, checkpoint};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tch::Device;
+
+const COMPUTE: Compute = Compute { device: Device::Cpu, precision: Precision::Fp32, backend: Backend::Fused };
+
+/// A folder with a small corpus, and a configuration on it.
+struct Place {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        set_up();
+        let folder = tempfile::tempdir().expect("a folder");
+        let spec = SyntheticSpec {
+            tokens: 20_000,
+            validation_tokens: 4 * 257,
+            seq_len: 64,
+            ..SyntheticSpec::default()
+        };
+        synthetic::generate(&spec, &folder.path().join("corpus"), &|_| {}).expect("a corpus");
+        let corpus = folder.path().join("corpus");
+        let config = folder.path().join("run.yaml");
+        let text = format!(
+            "model: {{arch: sambay, depth: 4, d_model: 16, n_heads: 2, n_kv_heads: 1, head_dim: 8, window: 16, context: 64}}\n\
+             data: {{train: {0}/train, val: {0}/validation}}\n\
+             scaling: {{rule: mup++, lr: 1e-2, batch_tokens: 256}}\n\
+             train: {{tokens: 2560}}\n\
+             exec: {{device: cpu, micro_batch: 3, threads: 1}}\n",
+            corpus.display()
+        );
+        std::fs::write(&config, text).expect("written");
+        Self { folder, config }
+    }
+
+    fn run(&self, set: &[&str]) -> RunConfig {
+        let mut tree = load::read_tree(&self.config).expect("a tree");
+        for assignment in set {
+            load::set_from_text(&mut tree, assignment).expect("a key");
+        }
+        let written: ExperimentConfig = load::from_tree(tree, "test").expect("a configuration");
+        RunConfig::resolve(&written, &data_facts).expect("a run")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("lossfloor").expect("the program");
+        command.current_dir(self.folder.path()).arg("train").arg("run.yaml").args(arguments);
+        command
+    }
+
+    fn refused(&self, arguments: &[&str], status: i32) -> String {
+        let output = self.command(arguments).output().expect("it ran");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        text.replace(&self.folder.path().display().to_string(), "DIR")
+    }
+}
+
+/// Trains in `folder`, stopping before step `stop_at` when given; returns the losses seen.
+fn attempt(run: &RunConfig, folder: &Path, stop_at: Option<u64>) -> (Outcome, Vec<f64>) {
+    let folder = RunFolder::lock(folder).expect("the folder is free");
+    let stop = AtomicBool::new(false);
+    let mut losses = Vec::new();
+    let trainer = Trainer::new(run, COMPUTE, &folder).expect("a trainer");
+    let outcome = trainer.train(&stop, &mut |metrics: &StepMetrics| {
+        losses.push(metrics.loss);
+        if Some(metrics.step) == stop_at {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    (outcome.expect("trained"), losses)
+}
+
+fn final_params(folder: &Path) -> Vec<(String, Vec<f32>)> {
+    let saved = checkpoint::latest(&folder.join("checkpoint")).expect("readable").expect("there");
+    let mut params: Vec<(String, Vec<f32>)> = saved
+        .params
+        .into_iter()
+        .chain(saved.optimizer)
+        .map(|(name, tensor)| (name, Vec::<f32>::try_from(tensor.reshape([-1])).expect("values")))
+        .collect();
+    params.sort_by(|a, b| a.0.cmp(&b.0));
+    params
+}
+
+#[test]
+fn ten_steps_equal_five_and_five_bit_for_bit() {
+    let place = Place::new();
+    let run = place.run(&[]);
+    assert_eq!(run.steps(), 10);
+    let (whole, halves) = (place.folder.path().join("whole"), place.folder.path().join("halves"));
+    let (outcome, losses) = attempt(&run, &whole, None);
+    let Outcome::Ended(record) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(record.status, RunStatus::Completed);
+    assert!(record.val_loss.is_some_and(f64::is_finite));
+    let floor = record.floor.expect("the corpus knows its floor");
+    assert!(record.val_loss.is_some_and(|loss| loss > floor));
+
+    let (outcome, first) = attempt(&run, &halves, Some(5));
+    assert!(matches!(outcome, Outcome::Interrupted { step: 5 }), "{outcome:?}");
+    // A killed process may have logged steps after its last checkpoint.
+    let metrics = halves.join("metrics.jsonl");
+    let text = std::fs::read_to_string(&metrics).expect("metrics");
+    let stray = text.lines().last().expect("a line").replace("\"step\":5", "\"step\":6");
+    std::fs::write(&metrics, format!("{text}{stray}\n{{\"step\":7, cut")).expect("written");
+    let (outcome, second) = attempt(&run, &halves, None);
+    let Outcome::Ended(resumed) = outcome else { panic!("{outcome:?}") };
+    assert_eq!([first, second].concat(), losses);
+    assert_eq!(resumed.val_loss, record.val_loss);
+    assert_eq!(final_params(&whole), final_params(&halves));
+    let steps: Vec<u64> = std::fs::read_to_string(&metrics)
+        .expect("metrics")
+        .lines()
+        .map(|line| serde_json::from_str::<StepMetrics>(line).expect("a whole line").step)
+        .collect();
+    assert_eq!(steps, (1..=10).collect::<Vec<u64>>());
+}
+
+#[test]
+fn micro_batches_change_nothing_but_rounding() {
+    let place = Place::new();
+    let (_, one) = attempt(&place.run(&["exec.micro_batch=1"]), &place.folder.path().join("one"), None);
+    let (_, all) = attempt(&place.run(&["exec.micro_batch=4"]), &place.folder.path().join("all"), None);
+    for (one, all) in one.iter().zip(&all) {
+        assert!((one - all).abs() < 1e-4, "{one} and {all}");
+    }
+}
+
+#[test]
+fn a_diverged_run_is_recorded() {
+    let place = Place::new();
+    let run = place.run(&["scaling.lr=1e30", "train.grad_clip=1e30"]);
+    let (outcome, _) = attempt(&run, &place.folder.path().join("diverged"), None);
+    let Outcome::Ended(record) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(record.status, RunStatus::Diverged);
+    assert!(record.reason.is_some_and(|reason| reason.contains("in step")));
+    assert!(place.folder.path().join("diverged/record.json").exists());
+}
+
+#[test]
+fn how_a_run_is_executed_does_not_change_what_it_is() {
+    let place = Place::new();
+    let id = place.run(&[]).id();
+    assert_eq!(place.run(&["exec.micro_batch=1", "label=other", "exec.checkpoint.every=1 h"]).id(), id);
+    assert_ne!(place.run(&["seed=2"]).id(), id);
+    assert_ne!(place.run(&["scaling.lr=2e-2"]).id(), id);
+    // The resolved form resolves to the same run.
+    let written = place.run(&[]).written();
+    let yaml = load::to_yaml(&written);
+    let path = place.folder.path().join("again.yaml");
+    std::fs::write(&path, yaml).expect("written");
+    let again: ExperimentConfig = load::read(&path).expect("the resolved form is a configuration");
+    assert_eq!(RunConfig::resolve(&again, &data_facts).expect("a run").id(), id);
+}
+
+#[test]
+fn bad_input_gets_one_clear_line() {
+    let place = Place::new();
+    let refused = |set: &str, status| place.refused(&["--set", set], status);
+    insta::assert_snapshot!(refused("model.dept=4", 2), @"");
+    insta::assert_snapshot!(refused("model.depth=6", 2), @"");
+    insta::assert_snapshot!(refused("model.n_kv_heads=3", 2), @"");
+    insta::assert_snapshot!(refused("model.arch=sambey", 2), @"");
+    insta::assert_snapshot!(refused("train.tokens=100", 2), @"");
+    insta::assert_snapshot!(refused("model.vocab_size=64", 2), @"");
+    insta::assert_snapshot!(refused("data.train=nowhere/train", 2), @"");
+    insta::assert_snapshot!(refused("exec.device=gpu", 2), @"");
+    insta::assert_snapshot!(refused("scaling.lr=fast", 2), @"");
+    std::fs::write(place.folder.path().join("run.yaml"), "model:\n  arch: sambay\n  widht: 3\n").expect("written");
+    insta::assert_snapshot!(place.refused(&[], 2), @"");
+}
+
+#[test]
+fn a_missing_gpu_is_said() {
+    let place = Place::new();
+    // On a machine with a GPU there is nothing to refuse here.
+    if lossfloor::bridge::load_cuda().is_err() {
+        let text = place.refused(&["--set", "exec.device=cuda"], 6);
+        assert!(text.starts_with("error: cuda was asked for, but"), "{text}");
+    }
+}
+
+#[test]
+fn two_processes_cannot_share_a_run_and_foreign_checkpoints_are_refused() {
+    let place = Place::new();
+    let run = place.run(&[]);
+    let folder = place.folder.path().join("runs").join(run.id().0);
+    {
+        let _held = RunFolder::lock(&folder).expect("free");
+        let text = place.refused(&[], 2);
+        assert!(text.contains("is in use by another process"), "{text}");
+    }
+    let other = place.run(&["model.d_model=24"]);
+    attempt(&other, &place.folder.path().join("other"), Some(1));
+    std::fs::rename(place.folder.path().join("other/checkpoint"), folder.join("checkpoint")).expect("moved");
+    let text = place.refused(&[], 2);
+    assert!(text.contains("it is of run"), "{text}");
+}
+
+#[test]
+fn truncated_checkpoints_are_refused_by_name() {
+    let place = Place::new();
+    let run = place.run(&[]);
+    let folder = place.folder.path().join("runs").join(run.id().0);
+    attempt(&run, &folder, Some(2));
+    let path = folder.join("checkpoint/step-00000002.safetensors");
+    let bytes = std::fs::read(&path).expect("saved");
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("written");
+    let text = place.refused(&[], 2);
+    assert!(text.contains("step-00000002.safetensors cannot be used"), "{text}");
+}
