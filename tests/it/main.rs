@@ -1,1 +1,4 @@
+//! (skeleton)
+
+mod data;
 mod sweep;
