@@ -1,4 +1,6 @@
-//! (skeleton)
+//! The integration tests, in one binary.
 
+mod analysis;
+mod analysis_cli;
 mod data;
 mod sweep;

@@ -1,0 +1,217 @@
+//! What a report says, as blocks that both renderers print.
+
+use super::{GroupResult, ReportFigure, ReportInput};
+use crate::analysis::{Fit, FitStatus, display};
+use crate::record::{RunRecord, RunStatus};
+use crate::units;
+
+/// A piece of a report; text is plain and escaped by the renderers.
+pub(super) enum Block<'a> {
+    Heading(u8, String),
+    Paragraph(String),
+    /// Something a reader must not miss.
+    Warning(String, Vec<String>),
+    List(Vec<String>),
+    /// Header, rows, and how many leading columns are text (the rest are numbers).
+    Table(Vec<&'static str>, Vec<Vec<String>>, usize),
+    Figure(&'a ReportFigure),
+    Command(String, String),
+}
+
+pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
+    let records = super::results::ordered(&input.records);
+    let mut out = vec![Block::Heading(1, input.title.clone())];
+    let completed = records.iter().filter(|record| record.status == RunStatus::Completed).count();
+    let planned = records.len() + input.missing.len();
+    out.push(Block::Paragraph(format!(
+        "Study {}: {completed} of {planned} runs completed. Written by {}.",
+        input.study, input.generated_by
+    )));
+    let troubles = troubles(input, &records);
+    if !troubles.is_empty() {
+        out.push(Block::Warning(format!("{} of {planned} runs are not in the fits", troubles.len()), troubles));
+    }
+    out.extend(input.figures.iter().map(Block::Figure));
+    out.extend(corpus(input));
+    out.extend(fits(input));
+    out.push(Block::Heading(2, "Runs".to_owned()));
+    out.push(runs(&records));
+    if !input.commands.is_empty() {
+        out.push(Block::Heading(2, "How to get each number again".to_owned()));
+        out.extend(input.commands.iter().map(|c| Block::Command(c.what.clone(), c.command.clone())));
+    }
+    out
+}
+
+fn troubles(input: &ReportInput, records: &[&RunRecord]) -> Vec<String> {
+    let failed = records.iter().filter(|record| record.status != RunStatus::Completed).map(|record| {
+        let reason = record.reason.as_deref().unwrap_or("no reason recorded");
+        format!(
+            "{} {} (depth {}, {} tokens, seed {}): {}, {reason}",
+            record.label,
+            record.run_id,
+            record.depth,
+            units::si(record.tokens as f64),
+            record.seed,
+            record.status.name()
+        )
+    });
+    let missing = input.missing.iter().map(|run| format!("{} {}: no record ({})", run.label, run.run_id, run.state));
+    failed.chain(missing).collect()
+}
+
+fn corpus<'a>(input: &ReportInput) -> Vec<Block<'a>> {
+    let Some(corpus) = &input.corpus else { return Vec::new() };
+    let floor = match corpus.floor {
+        Some(floor) => format!("Its exact irreducible loss is {floor:.5} nats per token."),
+        None => "Its irreducible loss is not known.".to_owned(),
+    };
+    vec![
+        Block::Heading(2, "Corpus".to_owned()),
+        Block::Paragraph(format!(
+            "{}: {} training tokens, {} validation tokens, vocabulary of {}. {floor}",
+            corpus.description,
+            units::grouped(corpus.train_tokens),
+            units::grouped(corpus.validation_tokens),
+            units::grouped(corpus.vocab_size)
+        )),
+    ]
+}
+
+fn fits<'a>(input: &ReportInput) -> Vec<Block<'a>> {
+    if input.fits.is_empty() {
+        return Vec::new();
+    }
+    let saturating = input.fits.iter().filter_map(|g| g.outcome.as_ref().ok()).any(|fit| fit.law.floor().is_some());
+    let law = if saturating { "L = A·x^(-b) + C" } else { "L = A·x^(-b)" };
+    let mut out = vec![
+        Block::Heading(2, "Fits".to_owned()),
+        Block::Paragraph(format!(
+            "{law} by unweighted least squares, x = {}. ± is one standard error; the interval is at 95 %. \
+             κ is se(C) divided by the residual standard deviation: how far noise in one loss is magnified in C.",
+            input.x_label
+        )),
+        Block::Table(
+            vec!["group", "A ± se", "b ± se", "C ± se", "95 % interval of C", "C, one point left out", "R²", "n", "κ"],
+            input.fits.iter().map(fit_row).collect(),
+            1,
+        ),
+    ];
+    let verdicts: Vec<String> = input.fits.iter().flat_map(|g| verdict(g, floor_of(input))).collect();
+    if !verdicts.is_empty() {
+        out.push(Block::List(verdicts));
+    }
+    out
+}
+
+fn floor_of(input: &ReportInput) -> Option<f64> {
+    input.corpus.as_ref().and_then(|corpus| corpus.floor)
+}
+
+fn dash() -> String {
+    "–".to_owned()
+}
+
+fn fit_row(result: &GroupResult) -> Vec<String> {
+    let mut row = vec![result.group.clone()];
+    match &result.outcome {
+        Ok(fit) => {
+            let text = |name| fit.estimate(name).map_or_else(dash, display::with_error);
+            row.extend(["A", "b", "C"].map(text));
+            let interval = fit.estimate("C").and_then(|c| c.interval.as_ref());
+            row.push(interval.map_or_else(dash, display::interval));
+            row.push(fit.leave_one_out_floor.map_or_else(dash, |(lo, hi)| {
+                format!("{} to {}", display::significant(lo, 4), display::significant(hi, 4))
+            }));
+            row.push(format!("{:.6}", fit.r2));
+            row.push(fit.n.to_string());
+            row.push(fit.kappa.map_or_else(dash, |kappa| format!("{kappa:.1}")));
+        }
+        Err(_) => {
+            row.push("no fit".to_owned());
+            row.extend(std::iter::repeat_with(dash).take(7));
+        }
+    }
+    row
+}
+
+/// What has to be said about one fit, the true floor first.
+fn verdict(result: &GroupResult, floor: Option<f64>) -> Vec<String> {
+    let group = &result.group;
+    let fit = match &result.outcome {
+        Ok(fit) => fit,
+        Err(error) => return vec![format!("{group}: no fit, because {error}.")],
+    };
+    let mut out = Vec::new();
+    if let (Some(floor), Some(c)) = (floor, fit.estimate("C")) {
+        let fitted = format!("{group}: the fitted C = {}", display::with_error(c));
+        out.push(match &c.interval {
+            Some(interval) => format!(
+                "{fitted}; its interval ({}) {} the true floor {floor:.4}.",
+                display::interval(interval),
+                if interval.contains(floor) { "covers" } else { "does not cover" }
+            ),
+            None => format!("{fitted}; without an interval nothing can be said about the true floor {floor:.4}."),
+        });
+    }
+    out.extend(caveats(group, fit));
+    out
+}
+
+fn caveats(group: &str, fit: &Fit) -> Vec<String> {
+    let mut out = Vec::new();
+    if fit.status == FitStatus::BoundHit {
+        out.push(format!(
+            "{group}: the optimum lies on a bound ({}), so there is no standard error.",
+            fit.bounds.join(", ")
+        ));
+    }
+    if fit.estimate("C").and_then(|c| c.interval).is_some_and(|interval| interval.lo.is_none()) {
+        out.push(format!("{group}: these runs do not bound C from below."));
+    }
+    out
+}
+
+fn runs<'a>(records: &[&RunRecord]) -> Block<'a> {
+    let row = |record: &&RunRecord| {
+        let loss = match (record.val_loss, record.val_loss_se) {
+            (Some(loss), Some(se)) => format!("{loss:.4} ± {se:.4}"),
+            (Some(loss), None) => format!("{loss:.4} (no s.e.)"),
+            (None, _) => dash(),
+        };
+        vec![
+            record.label.clone(),
+            record.architecture.clone(),
+            record.run_id.clone(),
+            record.status.name().to_owned(),
+            record.depth.to_string(),
+            record.d_model.to_string(),
+            units::si(record.params_total as f64),
+            units::si(record.tokens as f64),
+            format!("{:.3e}", record.flops),
+            record.seed.to_string(),
+            loss,
+            units::duration(record.wall_s),
+            units::si(record.tokens_per_s),
+        ]
+    };
+    Block::Table(
+        vec![
+            "label",
+            "architecture",
+            "run",
+            "status",
+            "depth",
+            "width",
+            "params",
+            "tokens",
+            "FLOPs",
+            "seed",
+            "validation loss ± se",
+            "wall",
+            "tokens/s",
+        ],
+        records.iter().map(row).collect(),
+        4,
+    )
+}

@@ -1,0 +1,161 @@
+use super::*;
+use crate::analysis::{self, FitOptions, Form, ScalingPoint};
+use crate::plot::{Figure, FittedCurve, FloorLine, Series, SeriesPoint};
+use crate::record::{RunStatus, SCHEMA};
+
+fn record(run_id: &str, depth: u64, status: RunStatus) -> RunRecord {
+    let completed = status == RunStatus::Completed;
+    RunRecord {
+        schema: SCHEMA,
+        run_id: run_id.into(),
+        label: "SambaY, <b>μP++</b>".into(),
+        architecture: "sambay".into(),
+        depth,
+        d_model: 64 * depth,
+        params_total: 1_038_682_112,
+        params_embedding: 1,
+        params_matrix: 2,
+        params_vector: 3,
+        params_readout: 4,
+        tokens: 100_000_000_000,
+        flops_six_n_formula: 5.838_471e20,
+        flops_six_n_exact: 1e20 / 3.0,
+        flops: 7e20,
+        seq_len: 4096,
+        batch_tokens: 2_097_152,
+        parametrization: "mup++".into(),
+        lr: 4e-4,
+        weight_decay: 0.1,
+        seed: 1,
+        precision: "bf16".into(),
+        status,
+        reason: (!completed).then(|| "loss is NaN at step 12,\n\"quoted\" | piped".into()),
+        steps: 47_683,
+        train_loss: completed.then_some(2.031),
+        val_loss: completed.then_some(2.0242),
+        val_loss_se: completed.then_some(0.0013),
+        val_loss_2x: None,
+        val_loss_3x: None,
+        val_loss_4x: None,
+        val_tokens: 800_000,
+        floor: Some(1.2),
+        wall_s: 3723.5,
+        tokens_per_s: 1.25e5,
+        device: "cpu".into(),
+        git_commit: None,
+        finished_at: "2026-01-02T03:04:05Z".into(),
+    }
+}
+
+fn input() -> ReportInput {
+    let points: Vec<ScalingPoint> = (0..6)
+        .map(|i| {
+            let x = 1e17 * 10f64.powf(0.7 * f64::from(i));
+            ScalingPoint { x, y: 150.0 * x.powf(-0.12) + 1.2 + 0.002 * f64::from((i * 7 + 3) % 5 - 2) }
+        })
+        .collect();
+    let fit = analysis::fit(&points, &FitOptions::new(Form::PowerFloor)).unwrap();
+    let few = analysis::fit(&points[..3], &FitOptions::new(Form::PowerFloor));
+    let figure = Figure {
+        title: "Loss against compute".into(),
+        x_label: "training FLOPs".into(),
+        y_label: "validation loss, nats per token".into(),
+        series: vec![Series {
+            name: "SambaY <script>alert(1)</script>".into(),
+            points: points.iter().map(|p| SeriesPoint { x: p.x, y: p.y, y_se: Some(0.02) }).collect(),
+            curve: Some(FittedCurve::from(&fit)),
+        }],
+        floor: Some(FloorLine { loss: 1.2, label: "true floor".into() }),
+    };
+    ReportInput {
+        title: "A small study".into(),
+        study: "demo".into(),
+        generated_by: "lossfloor 0.1.0".into(),
+        records: vec![
+            record("b2", 8, RunStatus::Completed),
+            record("a1", 4, RunStatus::Completed),
+            record("c3", 12, RunStatus::Diverged),
+        ],
+        missing: vec![MissingRun { run_id: "d4".into(), label: "SambaY".into(), state: "pending".into() }],
+        x_label: "counted training FLOPs".into(),
+        fits: vec![
+            GroupResult { group: "SambaY".into(), outcome: Ok(fit) },
+            GroupResult { group: "Transformer".into(), outcome: few },
+        ],
+        figures: vec![ReportFigure {
+            caption: "Loss against compute.".into(),
+            svg_path: "figures/demo.svg".into(),
+            png_path: Some("figures/demo.png".into()),
+            svg: figure.svg().unwrap(),
+        }],
+        corpus: Some(CorpusSummary {
+            description: "synthetic text".into(),
+            train_tokens: 1_000_000,
+            validation_tokens: 100_000,
+            vocab_size: 256,
+            floor: Some(1.2),
+        }),
+        commands: vec![RerunCommand {
+            what: "the fits".into(),
+            command: "lossfloor fit results/demo.csv --form power+floor --x flops --y val_loss --group label".into(),
+        }],
+    }
+}
+
+#[test]
+fn a_report_shows_troubles_first_and_every_c_with_its_error() {
+    let text = input().markdown();
+    let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what:?} is missing from\n{text}"));
+    assert!(at("2 of 4 runs are not in the fits") < at("figures/demo.svg"));
+    assert!(at("diverged, loss is NaN at step 12, \"quoted\" \\| piped") < at("## Fits"));
+    at("d4: no record (pending)");
+    at("covers the true floor 1.2000");
+    at("Transformer: no fit, because power+floor has 3 parameters");
+    at("2.0242 ± 0.0013");
+    at("lossfloor fit results/demo.csv");
+    assert!(at("| a1 |") < at("| b2 |"));
+}
+
+#[test]
+fn html_is_self_contained_escaped_and_deterministic() {
+    let mut shuffled = input();
+    shuffled.records.reverse();
+    let page = input().html();
+    assert_eq!(page, shuffled.html());
+    assert!(!page.contains("<script") && !page.contains("<b>μP"), "unescaped");
+    assert!(page.contains("&lt;script&gt;") && page.contains("&lt;b&gt;μP++&lt;/b&gt;"));
+    assert!(page.contains("<svg ") && !page.contains("src=") && !page.contains("<link"));
+    for tag in ["table", "figure", "ul", "div", "pre"] {
+        let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
+        assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+    }
+    if let Some(folder) = std::env::var_os("LOSSFLOOR_KEEP_REPORT") {
+        std::fs::write(std::path::Path::new(&folder).join("report.html"), &page).unwrap();
+    }
+}
+
+#[test]
+fn a_study_survives_its_csv() {
+    let records = input().records;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results/demo.csv");
+    results::write(&path, &records).unwrap();
+    let read = results::read(&path).unwrap();
+    assert_eq!(read, results::ordered(&records).into_iter().cloned().collect::<Vec<_>>());
+    let reversed: Vec<RunRecord> = records.iter().rev().cloned().collect();
+    assert_eq!(results::to_csv(&records).unwrap(), results::to_csv(&reversed).unwrap());
+    std::fs::write(&path, results::to_csv(&records).unwrap().replace("completed", "finished")).unwrap();
+    let error = results::read(&path).unwrap_err().to_string();
+    assert!(error.contains("line 2"), "{error}");
+}
+
+/// The columns of the CSV and the rows of the dictionary are the same words in the same order.
+#[test]
+fn the_column_dictionary_is_complete() {
+    let csv = results::to_csv(&[record("a", 1, RunStatus::Completed)]).unwrap();
+    let columns: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    let readme = include_str!("../../results/README.md");
+    let named: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(named, columns);
+    assert!(readme.lines().filter(|line| line.starts_with("| `")).all(|line| line.matches(" | ").count() == 2));
+}

@@ -1,0 +1,165 @@
+//! `fit` and `plot` as commands: the JSON contract, the table, refusals and exit statuses.
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/published_scaling.csv");
+
+fn lossfloor(args: &[&str]) -> (i32, String, String) {
+    let output = Command::cargo_bin("lossfloor").unwrap().args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn fit_file(name: &str, text: &str, more: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    let mut args = vec!["fit", path.to_str().unwrap(), "--x", "flops", "--y", "loss"];
+    args.extend(more);
+    lossfloor(&args)
+}
+
+const FLOOR: [&str; 2] = ["--form", "power+floor"];
+
+#[test]
+fn json_keeps_its_contract() {
+    let (code, out, err) = lossfloor(&[
+        "fit",
+        DATA,
+        "--form",
+        "power+floor",
+        "--x",
+        "flops",
+        "--y",
+        "loss",
+        "--group",
+        "series",
+        "--json",
+    ]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["schema"], 1);
+    let fits = document["fits"].as_array().unwrap();
+    assert_eq!(fits.len(), 15);
+    let sambay = fits.iter().find(|fit| fit["group"] == "flops: SambaY muP++").unwrap();
+    assert_eq!(
+        (&sambay["form"], &sambay["n"], &sambay["status"]),
+        (&"power+floor".into(), &5.into(), &"converged".into())
+    );
+    let near =
+        |value: &Value, want: f64| assert!((value.as_f64().unwrap() / want - 1.0).abs() < 2e-3, "{value} {want}");
+    near(&sambay["params"]["A"], 39.79);
+    near(&sambay["params"]["b"], 0.0694);
+    near(&sambay["params"]["C"], 0.5847);
+    near(&sambay["se"]["C"], 0.0331);
+    near(&sambay["interval"]["C"][0], 0.428);
+    near(&sambay["interval"]["C"][1], 0.715);
+    near(&sambay["r2"], 0.999996);
+    // σ = 0.0008 with two degrees of freedom: the sum over the points, not the mean.
+    near(&sambay["objective"], 2.0 * sambay["residual_sd"].as_f64().unwrap().powi(2));
+    let open = fits.iter().find(|fit| fit["group"] == "flops: Transformer++ SP").unwrap();
+    assert_eq!(open["interval"]["C"][0], Value::Null);
+
+    let (_, out, _) =
+        lossfloor(&["fit", DATA, "--form", "power", "--x", "flops", "--y", "loss", "--interval", "none", "--json"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let fit = &document["fits"][0];
+    assert_eq!(fit["group"], Value::Null);
+    assert_eq!(fit["interval"], serde_json::json!({}));
+    assert_eq!(fit["params"].as_object().unwrap().keys().collect::<Vec<_>>(), ["A", "b"]);
+}
+
+#[test]
+fn the_table_is_narrow_and_gives_errors() {
+    let (code, out, _) =
+        lossfloor(&["fit", DATA, "--form", "power+floor", "--x", "flops", "--y", "loss", "--group", "series"]);
+    assert_eq!(code, 0);
+    assert!(out.lines().take(40).all(|line| line.chars().count() <= 80), "{out}");
+    assert!(out.contains("± 0.033") && out.contains("C is not bounded from below"), "{out}");
+}
+
+#[test]
+fn runs_that_did_not_complete_are_counted() {
+    let csv = "flops,loss,status\n1,4,completed\n2,3,completed\n4,2.5,completed\n8,2.2,completed\n16,9,diverged\n";
+    let (code, out, err) = fit_file("t.csv", csv, &FLOOR);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("1 diverged row left out"), "{out}");
+}
+
+#[test]
+fn refusals_are_one_line_with_a_hint() {
+    let few = "flops,loss\n1,4\n2,3\n4,2.5\n";
+    let rising = "flops,loss\n1,1\n2,2\n4,3\n8,4\n";
+    let cases: [(&str, &str, &[&str], i32, &str); 6] = [
+        ("t.csv", few, &FLOOR, 2, "power+floor has 3 parameters and needs at least 4 points"),
+        ("t.csv", rising, &FLOOR, 5, "the loss does not fall as x grows"),
+        ("t.csv", "flop,loss\n1,2\n", &FLOOR, 2, "no column 'flops'; hint: did you mean 'flop'?"),
+        ("t.csv", "flops,loss\n1,2\n2,x\n", &FLOOR, 2, "t.csv line 3, column 'loss': 'x' is not a positive number"),
+        ("t.txt", few, &FLOOR, 2, "accepted are .csv, .jsonl and .parquet"),
+        (
+            "t.csv",
+            few,
+            &["--form", "power+floor", "--group", "name"],
+            2,
+            "no column 'name'; its columns are flops, loss",
+        ),
+    ];
+    for (name, text, args, code, expected) in cases {
+        let (got, out, err) = fit_file(name, text, args);
+        assert_eq!((got, out.as_str()), (code, ""), "{err}");
+        assert!(err.starts_with("error: ") && err.contains(expected) && err.lines().count() == 1, "{err}");
+    }
+    let (code, out, _) = fit_file("t.csv", rising, &["--form", "power+floor", "--json"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &document["fits"][0]["status"]), (5, &"no_fit".into()));
+    for (option, value) in [("--form", "chinchilla"), ("--loss", "huber:0.001"), ("--interval", "bootstrap:100")] {
+        let mut args = FLOOR.to_vec();
+        if option == "--form" {
+            args.clear();
+        }
+        args.extend([option, value]);
+        let (code, _, err) = fit_file("t.csv", few, &args);
+        assert!(code == 2 && err.contains("this version"), "{option}: {err}");
+    }
+    let (code, _, err) = lossfloor(&["fit", "absent.csv", "--form", "power", "--x", "a", "--y", "b"]);
+    assert!(code == 2 && err.contains("cannot read absent.csv"), "{err}");
+}
+
+#[test]
+fn figures_are_written_in_both_formats() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, start) in [("f.svg", &b"<svg width=\"1200\" height=\"800\""[..]), ("f.png", b"\x89PNG")] {
+        let path = folder.path().join(name);
+        let (code, out, err) = lossfloor(&[
+            "plot",
+            DATA,
+            "--x",
+            "tokens",
+            "--y",
+            "loss",
+            "--group",
+            "series",
+            "--fit",
+            "power+floor",
+            "--floor",
+            "1.7",
+            "--out",
+            path.to_str().unwrap(),
+            "--title",
+            "Published <losses>",
+        ]);
+        assert_eq!((code, out.as_str()), (0, ""), "{err}");
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(bytes.starts_with(start), "{name}");
+        if name == "f.svg" {
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(
+                text.contains("true floor 1.7000") && text.contains("C = 0.585 ± 0.033") == text.contains("C = 0.585")
+            );
+            assert!(text.contains("Published &lt;losses&gt;") && text.contains("DejaVu Sans, Verdana, sans-serif"));
+        }
+    }
+    let (code, _, err) = lossfloor(&["plot", DATA, "--x", "flops", "--y", "loss", "--out", "f.pdf"]);
+    assert!(code == 2 && err.contains(".svg or .png"), "{err}");
+}
