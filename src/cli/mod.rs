@@ -2,7 +2,9 @@
 
 pub mod analyze;
 pub mod data;
+pub mod reproduce;
 pub mod sweep;
+mod sweep_output;
 
 use clap::{Parser, Subcommand};
 
@@ -72,6 +74,13 @@ enum Command {
     /// Make corpora: synthetic text with a known loss floor, or your own text
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Show every run of a sweep with its cost, before anything starts
+    Plan(sweep::PlanArgs),
+    /// Run a sweep, or see how far it is
+    #[command(subcommand)]
+    Sweep(sweep::SweepCommand),
+    /// Do a whole study: data, sweep, fits, figures, report; what is done already is not repeated
+    Reproduce(reproduce::ReproduceArgs),
     /// Fit a scaling law to a table of results
     Fit(analyze::FitArgs),
     /// Draw a scaling figure
@@ -91,6 +100,9 @@ pub fn main() -> ExitStatus {
     };
     let result = match cli.command {
         Command::Data(command) => data::run(command),
+        Command::Plan(args) => sweep::plan(args),
+        Command::Sweep(command) => sweep::sweep(command),
+        Command::Reproduce(args) => reproduce::reproduce(&args),
         Command::Fit(args) => analyze::fit(args),
         Command::Plot(args) => analyze::plot(args),
     };

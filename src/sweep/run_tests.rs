@@ -1,5 +1,7 @@
 use super::*;
+use crate::config::{ExperimentConfig, RunConfig};
 use crate::sweep::devices::Machine;
+use crate::sweep::executor::ExecutorError;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -32,10 +34,8 @@ struct MockProcess {
     told: Option<Ending>,
 }
 
-use crate::config::{ExperimentConfig, RunConfig};
-
 impl Executor for MockExecutor {
-    fn start(&mut self, job: &Job) -> Result<Box<dyn Process>, crate::sweep::executor::ExecutorError> {
+    fn start(&mut self, job: &Job) -> Result<Box<dyn Process>, ExecutorError> {
         let written: ExperimentConfig = load::read(&job.folder.config()).unwrap();
         let config = RunConfig::resolve(&written, &|_| Ok(None)).unwrap();
         assert_eq!(
@@ -56,7 +56,7 @@ impl Process for MockProcess {
     fn pid(&self) -> u32 {
         1
     }
-    fn poll(&mut self) -> Result<Option<Ending>, crate::sweep::executor::ExecutorError> {
+    fn poll(&mut self) -> Result<Option<Ending>, ExecutorError> {
         self.looks += 1;
         let record = |status| {
             let record = record_without_result(&self.config, status, "as told", None);
@@ -71,7 +71,9 @@ impl Process for MockProcess {
                 Some(Ending::Code(*code))
             }
             Act::Die(words, ending) => {
-                std::fs::write(self.job.folder.log(), words).unwrap();
+                let mut log =
+                    std::fs::OpenOptions::new().create(true).append(true).open(self.job.folder.log()).unwrap();
+                std::io::Write::write_all(&mut log, words.as_bytes()).unwrap();
                 Some(*ending)
             }
             Act::Endless => {
@@ -131,6 +133,11 @@ impl Trial {
         (sweep, plan)
     }
 
+    /// The folder of run `index` of the plan.
+    fn at(&self, index: usize) -> RunFolder {
+        RunFolder::new(self.folder.path(), &self.plan().1.runs[index].id)
+    }
+
     /// Runs the sweep; the story of it, and its outcome.
     fn run(&mut self, stop: &dyn Fn() -> usize) -> (Vec<String>, Outcome) {
         let (sweep, plan) = self.plan();
@@ -144,6 +151,7 @@ impl Trial {
         };
         let mut story = Vec::new();
         let label = |run: usize| plan.runs[run].config.label.clone();
+        let locks = self.executor.locks.clone();
         let mut on_event = |event: Event| match event {
             Event::Already(run, end) => story.push(format!("already {} {}", label(run), word(end))),
             Event::Started { run, gpu: None, .. } => story.push(format!("start {}", label(run))),
@@ -153,7 +161,7 @@ impl Trial {
             Event::Ended(run, end) => story.push(format!("{} {}", word(end), label(run))),
             Event::Halted(failures) => story.push(format!("halt after {failures}")),
             Event::Stopping => story.push("stopping".to_owned()),
-            Event::Tick(_) => self.executor.locks.borrow_mut().clear(),
+            Event::Tick(_) => locks.borrow_mut().clear(),
         };
         let outcome = scheduler.run(&mut self.executor, stop, &mut on_event).unwrap();
         (story, outcome)
@@ -196,7 +204,7 @@ fn listed_order_and_several_at_once() {
     let mut trial = Trial::new("run: {max_running: 1, order: listed}\n");
     trial.machine.cores = 2;
     assert_eq!(trial.run(&never).0[..2], ["start t1280", "completed t1280"]);
-    let mut trial = Trial::new("exec: {rules: [{when: train.tokens > 5K, threads: 4}]}\n");
+    let mut trial = Trial::new("exec: {threads: 4}\n");
     trial.machine.cores = 2;
     assert_eq!(trial.run(&never).0[..3], ["start t5120", "completed t5120", "start t2560"]);
 }
@@ -225,9 +233,8 @@ fn a_crash_is_retried_and_then_a_failed_record_stays() {
         ]
     );
     assert_eq!(outcome.ends[2], End::Failed("error: no luck".to_owned()));
-    let (_, plan) = trial.plan();
-    assert_eq!(plan.runs[2].state, RunState::Failed);
-    let folder = RunFolder::new(trial.folder.path(), &plan.runs[2].id);
+    let folder = trial.at(2);
+    assert_eq!(folder.state().unwrap(), RunState::Failed);
     assert_eq!(folder.record().unwrap().unwrap().reason.as_deref(), Some("error: no luck"));
     assert!(folder.path.join("attempts/001.json").exists(), "the first attempt's record is kept");
     // The next call tries again.
@@ -275,7 +282,7 @@ fn one_signal_saves_and_the_next_call_carries_on() {
     let (story, outcome) = trial.run(&move || usize::from(!started.borrow().is_empty()));
     assert_eq!(story, ["start t5120", "stopping", "interrupted t5120"]);
     assert!(outcome.interrupted);
-    assert_eq!(trial.plan().1.runs[1].state, RunState::Resumable);
+    assert_eq!(trial.at(1).state().unwrap(), RunState::Resumable);
     let (story, _) = trial.run(&never);
     assert_eq!(story[..2], ["start t5120", "completed t5120"]);
 }
@@ -286,7 +293,7 @@ fn a_second_signal_kills_and_leaves_no_failure() {
     let started = trial.executor.started.clone();
     let (story, _) = trial.run(&move || 2 * usize::from(!started.borrow().is_empty()));
     assert_eq!(story, ["start t5120", "stopping", "interrupted t5120"]);
-    assert_eq!(trial.plan().1.runs[1].state, RunState::Pending);
+    assert_eq!(trial.at(1).state().unwrap(), RunState::Pending);
 }
 
 #[test]
@@ -299,7 +306,7 @@ fn a_locked_run_is_waited_for() {
     fs4::FileExt::lock(&lock).unwrap();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
     folder.set_worker(&Worker { host, pid: 1, gpu: None }).unwrap();
-    assert_eq!(trial.plan().1.runs[1].state, RunState::Running);
+    assert_eq!(trial.at(1).state().unwrap(), RunState::Running);
     folder
         .write_record_if_absent(&record_without_result(&plan.runs[1].config, RunStatus::Failed, "lost its disk", None))
         .unwrap();

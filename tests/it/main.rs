@@ -4,3 +4,4 @@ mod analysis;
 mod analysis_cli;
 mod data;
 mod sweep;
+mod sweep_run;
