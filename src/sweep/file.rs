@@ -312,5 +312,6 @@ fn patched<T: Serialize + DeserializeOwned>(section: &T, name: &str, key: &str, 
     } else {
         load::set(&mut tree, key, value)?;
     }
-    Ok(load::from_tree(tree, &format!("--set {name}"))?)
+    let origin = if key.is_empty() { format!("--set {name}") } else { format!("--set {name}.{key}") };
+    Ok(load::from_tree(tree, &origin)?)
 }

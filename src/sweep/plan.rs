@@ -106,7 +106,7 @@ impl SweepPlan {
             notes.push(format!("{merged} points equal another one and are run once"));
         }
         if runs.iter().any(|run| run.state == RunState::DataMissing) {
-            notes.push("there is no data yet: run ids are provisional".to_owned());
+            notes.push("there is no data yet: run ids are provisional, and vocabularies the published ones".to_owned());
         }
         let basis = speeds.basis(&runs);
         Ok(Self { name: sweep.sweep.clone(), runs, notes, basis })

@@ -166,10 +166,12 @@ impl Work<'_> {
     fn carry_out(&mut self, poll: Duration) -> Result<(), SweepError> {
         for run in 0..self.plan.runs.len() {
             let folder = self.folder(run);
+            // The lock goes first here and below: what a process that has let go of it wrote is there to be read.
+            let locked = folder.is_locked();
             if let Some(end) = final_end(folder.record()?.as_ref()) {
                 (self.on_event)(Event::Already(run, &end));
                 self.places[run] = Place::Ended(end);
-            } else if folder.is_locked() {
+            } else if locked {
                 self.places[run] = Place::Elsewhere;
                 (self.on_event)(Event::Elsewhere(run));
             }
@@ -260,9 +262,10 @@ impl Work<'_> {
             let Some(gpu) = self.free_slot(run) else { continue };
             let folder = self.folder(run);
             // Another sweep may share this run and have come first.
+            let locked = folder.is_locked();
             if let Some(end) = final_end(folder.record()?.as_ref()) {
                 self.end(run, end);
-            } else if folder.is_locked() {
+            } else if locked {
                 self.places[run] = Place::Elsewhere;
                 (self.on_event)(Event::Elsewhere(run));
             } else {
@@ -321,6 +324,7 @@ impl Work<'_> {
     fn ended(&mut self, ended: &Running, ending: Ending) -> Result<(), SweepError> {
         let run = ended.run;
         let folder = self.folder(run);
+        let locked = folder.is_locked();
         let record = folder.record()?;
         if let Some(end) = final_end(record.as_ref()) {
             self.end(run, end);
@@ -331,13 +335,13 @@ impl Work<'_> {
             self.end(run, End::Interrupted);
             return Ok(());
         }
-        if folder.is_locked() {
+        if locked {
             // Ours found the run taken: a process of an earlier scheduler locked it after we had looked.
             self.places[run] = Place::Elsewhere;
             (self.on_event)(Event::Elsewhere(run));
             return Ok(());
         }
-        let said = folder.last_log_line(ended.log_from);
+        let said = folder.last_words(ended.log_from);
         let reason = record.as_ref().and_then(|record| record.reason.clone()).or_else(|| said.clone());
         let reason = match (ending, reason) {
             (Ending::Code(_), Some(reason)) => reason,

@@ -219,7 +219,7 @@ fn each_gpu_gets_one_run_before_any_gets_two() {
 #[test]
 fn a_crash_is_retried_and_then_a_failed_record_stays() {
     let crash = Act::Die("step 1\nerror: no luck\n\n", Ending::Code(101));
-    let mut trial = Trial::new("").act("t5120", &[crash.clone()]).act("t2560", &[crash.clone(), crash]);
+    let mut trial = Trial::new("").act("t5120", std::slice::from_ref(&crash)).act("t2560", &[crash.clone(), crash]);
     let (story, outcome) = trial.run(&never);
     assert_eq!(
         story[..6],

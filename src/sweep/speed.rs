@@ -5,7 +5,6 @@ use super::plan::PlannedRun;
 use super::state::RunFolder;
 use crate::config::RunId;
 use crate::record::RunStatus;
-use crate::units;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -80,10 +79,10 @@ impl Speeds {
                     foreign.insert(run.config.model.architecture);
                 }
                 None if run.on_gpu => {
-                    assumptions.insert(format!("{}FLOP/s per GPU", units::si(ASSUMED_GPU)));
+                    assumptions.insert(format!("{ASSUMED_GPU:e} FLOP/s per GPU"));
                 }
                 None => {
-                    assumptions.insert(format!("{}FLOP/s per core", units::si(ASSUMED_CORE)));
+                    assumptions.insert(format!("{ASSUMED_CORE:e} FLOP/s per core"));
                 }
             }
         }

@@ -128,21 +128,27 @@ impl RunFolder {
         std::fs::metadata(self.log()).map_or(0, |meta| meta.len())
     }
 
-    /// The last line of the log that is not blank, of what was written after byte `from`.
-    pub fn last_log_line(&self, from: u64) -> Option<String> {
+    /// What the log gives as the reason of an end, of what was written after byte `from`: the last error, else a
+    /// panic's message, else the last line.
+    pub fn last_words(&self, from: u64) -> Option<String> {
         const LONGEST: usize = 400;
         let tail = tail(&self.log(), from)?;
-        let line = tail.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        Some(line.chars().take(LONGEST).collect())
+        let lines: Vec<&str> = tail.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let error = lines.iter().rposition(|line| line.starts_with("error: "));
+        let panic = || lines.iter().rposition(|line| line.starts_with("thread '") && line.contains("panicked at"));
+        let index = error.or_else(|| panic().map(|at| (at + 1).min(lines.len() - 1))).or(lines.len().checked_sub(1))?;
+        Some(lines[index].chars().take(LONGEST).collect())
     }
 
     /// The state that the folder tells of.
     pub fn state(&self) -> Result<RunState, SweepError> {
+        // In this order: a process that let go of the lock in between has written its record.
+        let locked = self.is_locked();
         let record = self.record()?;
         Ok(match record.map(|record| record.status) {
             Some(RunStatus::Completed) => RunState::Done,
             Some(RunStatus::Diverged) => RunState::Diverged,
-            _ if self.is_locked() => RunState::Running,
+            _ if locked => RunState::Running,
             Some(RunStatus::Failed) => RunState::Failed,
             Some(RunStatus::Interrupted) => RunState::Resumable,
             None if self.has_checkpoint() => RunState::Resumable,
@@ -238,5 +244,28 @@ pub fn record_without_result(
         device: config.exec.device.clone(),
         git_commit: None,
         finished_at: jiff::Timestamp::now().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_found_in_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder { path: folder.path().to_owned() };
+        let panic = "thread 'main' (7) panicked at src/a.rs:1:2:\nno such layer\nnote: run with `RUST_BACKTRACE=1`\n";
+        for (log, expected) in [
+            ("step 1\nerror: bad key\n\nFor more information, try '--help'.\n", Some("error: bad key")),
+            (panic, Some("no such layer")),
+            ("step 1\nstep 2\n\n", Some("step 2")),
+            ("\n", None),
+        ] {
+            std::fs::write(run.log(), log).unwrap();
+            assert_eq!(run.last_words(0).as_deref(), expected);
+        }
+        std::fs::write(run.log(), "error: of the first attempt\nkilled").unwrap();
+        assert_eq!(run.last_words(28).as_deref(), Some("killed"));
     }
 }

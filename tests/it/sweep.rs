@@ -95,24 +95,24 @@ base:
 #[test]
 fn mistakes_are_refused_with_their_place() {
     let with = |extra: &str| refusal(&format!("{SMALL}{extra}"), &[]);
-    insta::assert_snapshot!(with("gird: {seed: [1]}\n"), @"");
-    insta::assert_snapshot!(with("grid: {seed: [1], seed: [2]}\n"), @"");
-    insta::assert_snapshot!(with("grid: {model.dpth: [4]}\n"), @"");
-    insta::assert_snapshot!(with("grid: {model.arch: [sambey]}\n"), @"");
-    insta::assert_snapshot!(with("grid: {seed: []}\n"), @"");
-    insta::assert_snapshot!(with("grid: {seed: {rnage: [1, 3]}}\n"), @"");
-    insta::assert_snapshot!(with("grid: {seed: {range: [1, 3, -1]}}\n"), @"");
-    insta::assert_snapshot!(with("zip: {seed: [1, 2], scaling.lr: [1]}\n"), @"");
-    insta::assert_snapshot!(with("exclude: [\"scaling.lr > \"]\n"), @"");
-    insta::assert_snapshot!(with("exec: {rules: [{when: model.dpth > 3, threads: 2}]}\n"), @"");
-    insta::assert_snapshot!(with("run: {retrys: 3}\n"), @"");
-    insta::assert_snapshot!(with("label: \"{sead}\"\ngrid: {seed: [1]}\n"), @"");
-    insta::assert_snapshot!(refusal(&SMALL.replace("depth: 4", "detph: 4"), &[]), @"");
-    insta::assert_snapshot!(refusal(&SMALL.replace("small", "a/b"), &[]), @"");
-    insta::assert_snapshot!(refusal(SMALL, &["modle.depth=8"]), @"");
-    insta::assert_snapshot!(refusal(SMALL, &["run.max_runing=8"]), @"");
-    insta::assert_snapshot!(refusal(SMALL, &["exec.gpus=8"]), @"");
-    insta::assert_snapshot!(refusal(SMALL, &["seed"]), @"");
+    insta::assert_snapshot!(with("gird: {seed: [1]}\n"), @"s.yaml: unknown key 'gird' (line 7); hint: did you mean 'grid'?");
+    insta::assert_snapshot!(with("grid: {seed: [1], seed: [2]}\n"), @r#"s.yaml: grid: duplicate entry with key "seed" (line 7)"#);
+    insta::assert_snapshot!(with("grid: {model.dpth: [4]}\n"), @"s.yaml: model.dpth=4: unknown key 'model.dpth'; hint: did you mean 'depth'?");
+    insta::assert_snapshot!(with("grid: {model.arch: [sambey]}\n"), @"s.yaml: model.arch=sambey: unknown architecture 'sambey'; known: transformer, transformerls, samba, swayoco, sambayoco, sambay, sambayda, mambay, sambayattn, sambayattnall, sambaymlp, phi4miniflash; hint: did you mean 'sambay'?");
+    insta::assert_snapshot!(with("grid: {seed: []}\n"), @"s.yaml: grid.seed: an empty list leaves no run; hint: remove the axis");
+    insta::assert_snapshot!(with("grid: {seed: {rnage: [1, 3]}}\n"), @"s.yaml: grid.seed: an axis is a list, one value, {log: [a, b], num: n} or {range: [a, b, step]}");
+    insta::assert_snapshot!(with("grid: {seed: {range: [1, 3, -1]}}\n"), @"s.yaml: grid.seed: the range's step does not lead from its first value to its last");
+    insta::assert_snapshot!(with("zip: {seed: [1, 2], scaling.lr: [1]}\n"), @"s.yaml: zip: lists that move together must be equally long: seed has 2, scaling.lr has 1");
+    insta::assert_snapshot!(with("exclude: [\"scaling.lr > \"]\n"), @r#"s.yaml: exclude[0]: in "scaling.lr > " at column 14: expected a value, the condition ends"#);
+    insta::assert_snapshot!(with("exec: {rules: [{when: model.dpth > 3, threads: 2}]}\n"), @r#"s.yaml: exec.rules[0].when: in "model.dpth > 3" at column 1: no run of this sweep sets 'model.dpth'; hint: did you mean 'model.depth'?"#);
+    insta::assert_snapshot!(with("run: {retrys: 3}\n"), @"s.yaml: unknown key 'run.retrys' (line 7); hint: did you mean 'retries'?");
+    insta::assert_snapshot!(with("label: \"{sead}\"\ngrid: {seed: [1]}\n"), @"s.yaml: label: seed=1 has no 'sead'; hint: did you mean 'seed'?");
+    insta::assert_snapshot!(refusal(&SMALL.replace("depth: 4", "detph: 4"), &[]), @"s.yaml: unknown key 'base.model.detph' (line 3); hint: did you mean 'depth'?");
+    insta::assert_snapshot!(refusal(&SMALL.replace("small", "a/b"), &[]), @"s.yaml: sweep: 'a/b' becomes a file name: use letters, digits, '-', '_' and '.'");
+    insta::assert_snapshot!(refusal(SMALL, &["modle.depth=8"]), @"s.yaml: the only run: unknown key 'modle'; hint: did you mean 'model'?");
+    insta::assert_snapshot!(refusal(SMALL, &["run.max_runing=8"]), @"--set run.max_runing: unknown key 'max_runing'; hint: did you mean 'max_running'?");
+    insta::assert_snapshot!(refusal(SMALL, &["exec.gpus=8"]), @"s.yaml: the only run: exec.gpus = 8: a run uses one GPU in this version; hint: leave it out or write 1");
+    insta::assert_snapshot!(refusal(SMALL, &["seed"]), @"s.yaml: --set: 'seed' is not of the form key=value");
 }
 
 #[test]
