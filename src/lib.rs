@@ -37,3 +37,5 @@ pub mod nn;
 pub mod ops;
 #[cfg(feature = "torch")]
 pub mod train;
+#[cfg(feature = "torch")]
+pub mod verify;

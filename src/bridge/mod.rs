@@ -1,1 +1,17 @@
-//! (skeleton)
+//! Everything that crosses the C boundary: custom autograd functions, ATen functions that `tch` does not bind, views of
+//! tensors' memory, and LibTorch's CUDA libraries, which are opened at run time. The only unsafe code of the crate.
+#![expect(unsafe_code, reason = "this module is the boundary to C")]
+
+pub mod autograd;
+pub mod optim;
+pub mod tensor;
+
+mod cuda;
+mod sys;
+
+pub use cuda::{gpu_names, libtorch_folder, libtorch_version, load_cuda};
+
+/// LibTorch refused something.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BridgeError(pub String);

@@ -2,9 +2,21 @@
 
 pub mod analyze;
 pub mod data;
+mod doctor;
+mod model;
+pub mod output;
 pub mod reproduce;
 pub mod sweep;
 mod sweep_output;
+
+#[cfg(feature = "torch")]
+mod bench;
+#[cfg(feature = "torch")]
+mod device;
+#[cfg(feature = "torch")]
+mod train;
+#[cfg(feature = "torch")]
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -71,6 +83,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    #[command(subcommand)]
+    Model(model::ModelCommand),
     /// Make corpora: synthetic text with a known loss floor, or your own text
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -85,6 +99,14 @@ enum Command {
     Fit(analyze::FitArgs),
     /// Draw a scaling figure
     Plot(analyze::PlotArgs),
+    Doctor(doctor::DoctorArgs),
+    #[cfg(feature = "torch")]
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    #[cfg(feature = "torch")]
+    Train(train::TrainArgs),
+    #[cfg(feature = "torch")]
+    Verify(verify::VerifyArgs),
 }
 
 /// Runs the command line of this process.
@@ -99,12 +121,20 @@ pub fn main() -> ExitStatus {
         }
     };
     let result = match cli.command {
+        Command::Model(command) => model::run(command),
+        Command::Doctor(args) => doctor::run(args),
+        #[cfg(feature = "torch")]
+        Command::Bench(command) => bench::run(command),
         Command::Data(command) => data::run(command),
         Command::Plan(args) => sweep::plan(args),
         Command::Sweep(command) => sweep::sweep(command),
         Command::Reproduce(args) => reproduce::reproduce(&args),
         Command::Fit(args) => analyze::fit(args),
         Command::Plot(args) => analyze::plot(args),
+        #[cfg(feature = "torch")]
+        Command::Train(args) => train::run(args),
+        #[cfg(feature = "torch")]
+        Command::Verify(args) => verify::run(args),
     };
     match result {
         Ok(status) => status,

@@ -1,11 +1,9 @@
 //! `lossfloor reproduce`: a whole study, each step only where it is needed.
 
 use super::sweep::{failure, finished, machine, run_plan, status};
-use super::{ExitStatus, exit, usage};
+use super::{ExitStatus, exit, output, usage};
 use crate::study::{Step, Study, StudyError};
-use anyhow::Context;
 use clap::Args;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -48,7 +46,7 @@ struct Diary {
 }
 
 impl Diary {
-    fn tell(&mut self, what: &str, step: Step) -> anyhow::Result<()> {
+    fn tell(&mut self, what: &str, step: Step) {
         let seconds = self.step.elapsed().as_secs_f64();
         self.step = Instant::now();
         let word = match step {
@@ -56,7 +54,7 @@ impl Diary {
             Step::Current => "current".to_owned(),
         };
         self.made += usize::from(step == Step::Made);
-        writeln!(std::io::stderr(), "{what:<8} {word}").context("cannot write to stderr")
+        output::note(&format!("{what:<8} {word}"));
     }
 }
 
@@ -68,7 +66,7 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
     // A mistake in the sweep shows before anything is made for it.
     study.plan(&machine).map_err(broken)?;
     let data = study.prepare_data(&|_| {}).map_err(broken)?;
-    diary.tell("data", data)?;
+    diary.tell("data", data);
 
     let (sweep, mut plan) = study.plan(&machine).map_err(broken)?;
     let mut ending = ExitStatus::Done;
@@ -86,24 +84,23 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
         ending = ExitStatus::Diverged;
     }
     study.write_runs(&plan).map_err(broken)?;
-    diary.tell("sweep", if needed { Step::Made } else { Step::Current })?;
+    diary.tell("sweep", if needed { Step::Made } else { Step::Current });
     if ending == ExitStatus::Interrupted {
-        writeln!(std::io::stderr(), "interrupted: the same command carries on").context("cannot write to stderr")?;
+        output::note("interrupted: the same command carries on");
         return Ok(ending);
     }
 
     let (fits, nothing_fits) = study.fit(&plan).map_err(broken)?;
-    diary.tell("fit", fits)?;
-    diary.tell("figure", study.draw(&plan).map_err(broken)?)?;
-    diary.tell("report", study.report(&plan).map_err(broken)?)?;
+    diary.tell("fit", fits);
+    diary.tell("figure", study.draw(&plan).map_err(broken)?);
+    diary.tell("report", study.report(&plan).map_err(broken)?);
     if nothing_fits && ending == ExitStatus::Done {
         ending = ExitStatus::NoFit;
     }
-    let mut err = std::io::stderr().lock();
     let all = diary.began.elapsed().as_secs_f64();
     let summary =
         if diary.made == 0 { "nothing to do: everything is current".to_owned() } else { format!("{all:.1} s in all") };
-    writeln!(err, "{}: {summary}", study.file.study).context("cannot write to stderr")?;
-    writeln!(std::io::stdout(), "{}", study.report_path().display()).context("cannot write to stdout")?;
+    output::note(&format!("{}: {summary}", study.file.study));
+    output::print(&study.report_path().display().to_string())?;
     Ok(ending)
 }

@@ -1,14 +1,13 @@
 //! `lossfloor plan`, `sweep run`, `sweep status`.
 
 use super::sweep_output::{EventLog, ending_lines, plan_text, status_text};
-use super::{ExitStatus, exit, usage};
+use super::{ExitStatus, exit, output, usage};
 use crate::report::results;
 use crate::sweep::devices::Machine;
 use crate::sweep::run::{End, Event, ready};
 use crate::sweep::{Outcome, ProcessExecutor, RunState, Scheduler, SweepError, SweepFile, SweepPlan, plan};
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,18 +83,14 @@ pub(super) fn failure(error: SweepError) -> anyhow::Error {
     }
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader that has seen enough is no error.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to stdout"),
-    }
-}
-
 /// Runs `lossfloor plan`.
 pub fn plan(args: PlanArgs) -> anyhow::Result<ExitStatus> {
     let (_, _, plan) = args.sweep.plan()?;
-    print(&if args.json { format!("{}\n", plan.to_json()) } else { plan_text(&plan) })?;
+    if args.json {
+        output::json(&plan.to_json())?
+    } else {
+        output::print(&plan_text(&plan))?
+    }
     Ok(ExitStatus::Done)
 }
 
@@ -105,10 +100,14 @@ pub fn sweep(command: SweepCommand) -> anyhow::Result<ExitStatus> {
         SweepCommand::Run(args) => run(&args),
         SweepCommand::Status(args) => {
             let (_, _, plan) = args.sweep.plan()?;
-            print(&if args.json { format!("{}\n", plan.status_json()) } else { status_text(&plan) })?;
+            show_status(&plan, args.json)?;
             Ok(ExitStatus::Done)
         }
     }
+}
+
+fn show_status(plan: &SweepPlan, json: bool) -> anyhow::Result<()> {
+    if json { output::json(&plan.status_json()) } else { output::print(&status_text(plan)) }
 }
 
 fn run(args: &SweepRunArgs) -> anyhow::Result<ExitStatus> {
@@ -119,14 +118,13 @@ fn run(args: &SweepRunArgs) -> anyhow::Result<ExitStatus> {
     })?;
     let after = SweepPlan::new(&sweep, &args.sweep.runs, &machine).map_err(failure)?;
     write_results(&after, &args.sweep.runs, &table)?;
-    let mut err = std::io::stderr().lock();
     for line in ending_lines(&plan, &outcome, &args.sweep.runs) {
-        writeln!(err, "{line}").context("cannot write to stderr")?;
+        output::note(&line);
     }
     if table.exists() {
-        writeln!(err, "results: {}", table.display()).context("cannot write to stderr")?;
+        output::note(&format!("results: {}", table.display()));
     }
-    print(&if args.json { format!("{}\n", after.status_json()) } else { status_text(&after) })?;
+    show_status(&after, args.json)?;
     match &outcome.unavailable {
         Some(reason) => Err(exit(ExitStatus::Unavailable, reason)),
         None => Ok(status(&outcome)),
@@ -154,6 +152,9 @@ pub(super) fn run_plan(
     ready(sweep, plan).map_err(failure)?;
     let program = match program {
         Some(program) => program.to_owned(),
+        None if !cfg!(feature = "torch") && !finished(plan) => {
+            return Err(exit(ExitStatus::Unavailable, "this build cannot train: it was made without LibTorch"));
+        }
         None => std::env::current_exe().context("cannot tell where this program lies")?,
     };
     let asked = stop_requests()?;

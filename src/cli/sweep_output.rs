@@ -1,13 +1,14 @@
 //! What `plan` and `sweep` show: tables, events, progress bars.
 
+use super::output;
 use crate::sweep::run::{End, Event};
 use crate::sweep::state::RunFolder;
 use crate::sweep::{Outcome, PlannedRun, RunState, SweepPlan};
 use crate::units;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -47,12 +48,10 @@ fn brief_duration(seconds: f64) -> String {
 }
 
 fn plain_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = output::table(header);
     if !std::io::stdout().is_terminal() {
         table.set_width(80);
     }
-    table.set_header(header);
     table
 }
 
@@ -102,10 +101,8 @@ pub(super) fn plan_text(plan: &SweepPlan) -> String {
         units::duration(left * 3600.0),
     );
     text += &format!("{}\n", counts(plan));
-    for note in plan.basis.iter().chain(&plan.notes) {
-        text += &format!("{note}\n");
-    }
-    text
+    let notes: Vec<&str> = plan.basis.iter().chain(&plan.notes).map(String::as_str).collect();
+    text + &notes.join("\n")
 }
 
 /// `12 done, 1 failed, 3 pending`.
@@ -147,7 +144,7 @@ pub(super) fn status_text(plan: &SweepPlan) -> String {
     } else {
         String::new()
     };
-    format!("{}\n{}: {}{left}\n", trimmed(&table), plan.name, counts(plan))
+    format!("{}\n{}: {}{left}", trimmed(&table), plan.name, counts(plan))
 }
 
 /// What to say of runs that did not end well.
@@ -204,7 +201,7 @@ impl<'a> EventLog<'a> {
         match &self.bars {
             // The bars make room; where they cannot, the terminal is gone and with it the reader.
             Some(bars) => drop(bars.all.println(line)),
-            None => drop(writeln!(std::io::stderr(), "{line}")),
+            None => output::note(line),
         }
     }
 

@@ -1,9 +1,11 @@
 //! Configurations: [`ExperimentConfig`] as a person writes it (every field optional) and [`RunConfig`] as it will run
 //! (every number decided). The written form of a resolved run is again a file that `train` takes.
 
+mod facts;
 pub mod load;
 mod resolve;
 
+pub use facts::data_facts;
 pub use load::ConfigError;
 pub use resolve::{DataFacts, ExecConfig, RunConfig, RunId};
 

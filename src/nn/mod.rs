@@ -1,1 +1,70 @@
-//! (skeleton)
+//! Modules with parameters: from a [`crate::arch::ModelConfig`] and a [`ParamStore`] to a [`DecoderLm`].
+//!
+//! Shape letters: b batch, t time, w model width, d inner channels, h heads, k key-value heads, e head channels, v vocabulary.
+
+mod attention;
+mod decoder;
+mod gated_memory_unit;
+mod layers;
+mod mamba;
+mod params;
+
+pub use attention::{Attention, DifferentialHeads};
+pub use decoder::{DecoderLm, ForwardOptions, Trace};
+pub use gated_memory_unit::GatedMemoryUnit;
+pub use layers::{LayerNorm, Linear, Norm, RmsNorm, RopeTable, RotaryEmbedding, SwiGlu, rotate};
+pub use mamba::{Mamba, MambaState};
+pub use params::{NnError, ParamStore, Parameter};
+
+use crate::ops::Backend;
+use std::collections::HashMap;
+use tch::{Kind, Tensor};
+
+/// Dtype of activations between fp32 norms and residual sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    Fp32,
+    /// Products in bf16 with fp32 accumulation; residual stream, norms, softmax, scan and loss in fp32.
+    Bf16,
+}
+
+impl Precision {
+    /// The tensor kind of activations.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+
+    /// The word in configs and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// State that layers hand to later ones during one forward pass.
+#[derive(Debug)]
+pub struct LayerContext {
+    pub backend: Backend,
+    /// Keys (rotated, where the architecture rotates) and values by the layer that published them, [b, t, k, e].
+    pub key_values: HashMap<usize, (Tensor, Tensor)>,
+    /// Memory of gated memory units by the layer that published it, [b, t, d].
+    pub memories: HashMap<usize, Tensor>,
+}
+
+impl LayerContext {
+    /// Nothing published yet.
+    pub fn new(backend: Backend) -> Self {
+        Self { backend, key_values: HashMap::new(), memories: HashMap::new() }
+    }
+}
+
+/// A token mixer: [b, t, w] in the activation dtype to the same.
+pub trait Mixer: std::fmt::Debug + Send {
+    /// Mixes, reading and publishing state through `context`.
+    fn forward(&self, x_btw: &Tensor, context: &mut LayerContext) -> Tensor;
+}

@@ -1,1 +1,20 @@
-//! (skeleton)
+//! Functions on tensors, without parameters. Each has a naive reference in plain tensor code beside it, which is the
+//! oracle for outputs and gradients.
+//!
+//! Shape letters: b batch, t time, d channels, n state, h heads, k key-value heads, e head channels.
+
+pub mod attention;
+pub mod causal_conv1d;
+pub mod selective_scan;
+
+mod lanes;
+
+/// Which implementation of an op runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Plain tensor code, one time step after the other where the paper does so.
+    Reference,
+    /// The kernels of this crate.
+    #[default]
+    Fused,
+}

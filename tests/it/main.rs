@@ -1,4 +1,4 @@
-//! The integration tests, in one binary.
+//! The integration tests, one binary.
 
 mod analysis;
 mod analysis_cli;

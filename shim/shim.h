@@ -1,0 +1,47 @@
+// C interface between Rust and LibTorch for what the crate `tch` does not bind.
+// No exception crosses it: every function returns 0, or -1 with a message in `error`.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+
+typedef void* lf_tensor;  // at::Tensor*, as in tch
+typedef void* lf_list;    // std::vector<at::Tensor>*
+typedef void* lf_error;   // std::string*
+
+// A custom autograd function written in Rust. `state` is owned by the autograd graph and dropped with it.
+struct lf_function {
+  // Pushes outputs and tensors to save; returns how many of the last outputs carry no gradient, or -1.
+  int64_t (*forward)(void* state, const lf_tensor* inputs, size_t n_inputs, lf_list outputs, lf_list saved,
+                     lf_error error);
+  // `grads` holds null where an output has no gradient; pushes one gradient (or null) per input.
+  int64_t (*backward)(void* state, const lf_tensor* saved, size_t n_saved, const lf_tensor* grads, size_t n_grads,
+                      lf_list grad_inputs, lf_error error);
+  void (*drop)(void* state);
+};
+
+void lf_list_push(lf_list list, lf_tensor tensor);
+void lf_error_set(lf_error error, const char* text, size_t length);
+
+// An error's text for Rust to read, then to free.
+lf_error lf_error_new();
+const char* lf_error_text(lf_error error);
+void lf_error_free(lf_error error);
+
+// Applies `function`; writes up to `capacity` new tensors (owned by the caller) and their number.
+int lf_apply(const lf_function* function, void* state, const lf_tensor* inputs, size_t n_inputs, lf_tensor* outputs,
+             size_t capacity, size_t* n_outputs, lf_error error);
+
+// AdamW of one group, in place: all lists have `n` tensors of one device. `steps` are fp32 scalars, one per parameter.
+int lf_fused_adamw(size_t n, const lf_tensor* params, const lf_tensor* grads, const lf_tensor* first,
+                   const lf_tensor* second, const lf_tensor* steps, double lr, double beta1, double beta2,
+                   double weight_decay, double eps, lf_error error);
+
+// The 2-norm over all tensors, as a new 0-dimensional tensor on their device.
+int lf_global_norm(size_t n, const lf_tensor* tensors, lf_tensor* norm, lf_error error);
+
+// Multiplies all tensors in place by a 0-dimensional tensor of their device.
+int lf_scale(size_t n, const lf_tensor* tensors, lf_tensor factor, lf_error error);
+
+}  // extern "C"

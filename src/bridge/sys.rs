@@ -1,0 +1,81 @@
+//! Declarations of `shim/shim.h`.
+
+use std::ffi::{c_char, c_int, c_void};
+
+pub(super) type TensorPtr = *mut c_void;
+pub(super) type ListPtr = *mut c_void;
+pub(super) type ErrorPtr = *mut c_void;
+
+#[repr(C)]
+pub(super) struct Function {
+    pub forward: unsafe extern "C" fn(*mut c_void, *const TensorPtr, usize, ListPtr, ListPtr, ErrorPtr) -> i64,
+    pub backward:
+        unsafe extern "C" fn(*mut c_void, *const TensorPtr, usize, *const TensorPtr, usize, ListPtr, ErrorPtr) -> i64,
+    pub drop: unsafe extern "C" fn(*mut c_void),
+}
+
+unsafe extern "C" {
+    pub(super) fn lf_list_push(list: ListPtr, tensor: TensorPtr);
+    pub(super) fn lf_error_set(error: ErrorPtr, text: *const c_char, length: usize);
+    pub(super) fn lf_error_new() -> ErrorPtr;
+    pub(super) fn lf_error_text(error: ErrorPtr) -> *const c_char;
+    pub(super) fn lf_error_free(error: ErrorPtr);
+    pub(super) fn lf_apply(
+        function: *const Function,
+        state: *mut c_void,
+        inputs: *const TensorPtr,
+        n_inputs: usize,
+        outputs: *mut TensorPtr,
+        capacity: usize,
+        n_outputs: *mut usize,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_fused_adamw(
+        n: usize,
+        params: *const TensorPtr,
+        grads: *const TensorPtr,
+        first: *const TensorPtr,
+        second: *const TensorPtr,
+        steps: *const TensorPtr,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_global_norm(n: usize, tensors: *const TensorPtr, norm: *mut TensorPtr, error: ErrorPtr) -> c_int;
+    pub(super) fn lf_scale(n: usize, tensors: *const TensorPtr, factor: TensorPtr, error: ErrorPtr) -> c_int;
+}
+
+/// Owns the text of an error that may come.
+pub(super) struct ErrorSlot(pub ErrorPtr);
+
+impl ErrorSlot {
+    pub(super) fn new() -> Self {
+        // SAFETY: allocates an empty string, freed in Drop.
+        Self(unsafe { lf_error_new() })
+    }
+
+    /// `Ok` for status 0, else the text.
+    pub(super) fn check(&self, status: c_int) -> Result<(), super::BridgeError> {
+        if status == 0 {
+            return Ok(());
+        }
+        // SAFETY: the slot holds a live NUL-terminated string.
+        let text = unsafe { std::ffi::CStr::from_ptr(lf_error_text(self.0)) };
+        Err(super::BridgeError(text.to_string_lossy().into_owned()))
+    }
+}
+
+impl Drop for ErrorSlot {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, freed once.
+        unsafe { lf_error_free(self.0) }
+    }
+}
+
+/// The pointers of tensors, for the length of a call.
+pub(super) fn pointers<'a>(tensors: impl IntoIterator<Item = &'a tch::Tensor>) -> Vec<TensorPtr> {
+    tensors.into_iter().map(|t| t.as_ptr().cast_mut().cast()).collect()
+}

@@ -1,0 +1,54 @@
+//! The device a command computes on, as a user names it.
+
+use super::{ExitStatus, exit};
+use crate::bridge::load_cuda;
+use tch::Device;
+
+/// `auto`, `cpu`, `cuda` or `cuda:N`.
+#[derive(Clone, Debug)]
+pub enum DeviceArg {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+impl std::str::FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("'{other}' is no device; use auto, cpu, cuda or cuda:N")),
+        }
+    }
+}
+
+/// The device, or an error (exit status 6) that says what is missing.
+pub fn pick(wanted: &DeviceArg) -> anyhow::Result<Device> {
+    let available = || match load_cuda() {
+        Err(why) => Err(why.to_owned()),
+        Ok(()) if tch::Cuda::device_count() == 0 => Err("LibTorch sees no GPU".to_owned()),
+        Ok(()) => Ok(tch::Cuda::device_count() as usize),
+    };
+    match *wanted {
+        DeviceArg::Cpu => Ok(Device::Cpu),
+        DeviceArg::Auto => Ok(if available().is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+        DeviceArg::Cuda(index) => match available() {
+            Err(why) => Err(exit(
+                ExitStatus::Unavailable,
+                format!("cuda was asked for, but {why}; hint: use cpu, or see `lossfloor doctor`"),
+            )),
+            Ok(count) if index >= count => Err(exit(
+                ExitStatus::Unavailable,
+                format!("cuda:{index} was asked for, but there are {count} GPUs, counted from 0"),
+            )),
+            Ok(_) => Ok(Device::Cuda(index)),
+        },
+    }
+}

@@ -1,0 +1,219 @@
+//! `lossfloor train`: one run.
+
+use super::device::{DeviceArg, pick};
+use super::{ExitStatus, exit, output, usage};
+use crate::arch::cost::FlopsPerToken;
+use crate::config::{ExperimentConfig, PrecisionChoice, RunConfig, data_facts, load};
+use crate::files::write_atomic;
+use crate::nn::Precision;
+use crate::ops::Backend;
+use crate::record::{RunRecord, RunStatus, StepMetrics};
+use crate::train::folder::RunFolder;
+use crate::train::{Compute, Outcome, TrainError, Trainer, device_name};
+use crate::units;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// Train one model; the same command again carries on where it stopped
+#[derive(clap::Args, Debug)]
+pub struct TrainArgs {
+    /// A training configuration
+    config: PathBuf,
+    /// Override a key, such as model.depth=12
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder of run folders
+    #[arg(long, default_value = "runs")]
+    runs: PathBuf,
+    /// Print the run's record as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn train_error(error: TrainError) -> anyhow::Error {
+    if error.is_input() { usage(error) } else { error.into() }
+}
+
+/// Reads a configuration with overrides.
+fn configuration(path: &Path, set: &[String]) -> anyhow::Result<RunConfig> {
+    let written: ExperimentConfig = load::read(path).map_err(usage)?;
+    let written = if set.is_empty() {
+        written
+    } else {
+        let mut tree = load::read_tree(path).map_err(usage)?;
+        for assignment in set {
+            load::set_from_text(&mut tree, assignment).map_err(usage)?;
+        }
+        load::from_tree(tree, "--set").map_err(usage)?
+    };
+    RunConfig::resolve(&written, &data_facts)
+        .map_err(|error| usage(format!("{}: {error}", path.display())))
+}
+
+pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
+    let run = configuration(&args.config, &args.set)?;
+    for path in [&run.train_data, &run.val_data] {
+        if data_facts(path).map_err(usage)?.is_none() {
+            return Err(usage(format!(
+                "there is no data at {}; hint: make it with `lossfloor data synth` or `lossfloor data pack`",
+                path.display()
+            )));
+        }
+    }
+    let folder = RunFolder::lock(&args.runs.join(run.id().0)).map_err(train_error)?;
+    if let Some(record) = folder.record().map_err(train_error)?
+        && matches!(record.status, RunStatus::Completed | RunStatus::Diverged)
+    {
+        output::note(&format!("run {} has ended: {}", record.run_id, record.status.name()));
+        return finish(&record, args.json);
+    }
+
+    let device = pick(&run.exec.device.parse::<DeviceArg>().map_err(|e| usage(format!("exec.device: {e}")))?)?;
+    let precision = match (run.exec.precision, device) {
+        (PrecisionChoice::Fp32, _) | (PrecisionChoice::Auto, tch::Device::Cpu) => Precision::Fp32,
+        (PrecisionChoice::Bf16, _) | (PrecisionChoice::Auto, _) => Precision::Bf16,
+    };
+    set_threads(run.exec.threads)?;
+    let compute = Compute { device, precision, backend: Backend::default() };
+    write_atomic(&folder.file("config.yaml"), load::to_yaml(&run.written()).as_bytes())?;
+    write_atomic(&folder.file("env.json"), serde_json::to_string_pretty(&environment(&compute))?.as_bytes())?;
+
+    let stop = stop_flag()?;
+    let trainer = Trainer::new(&run, compute, &folder).map_err(train_error)?;
+    let mut progress = Progress::new(&run, trainer.step(), compute);
+    let outcome = trainer.train(&stop, &mut |metrics| progress.show(metrics));
+    progress.close();
+    match outcome.map_err(train_error)? {
+        Outcome::Ended(record) => finish(&record, args.json),
+        Outcome::Interrupted { step } => Err(exit(
+            ExitStatus::Interrupted,
+            format!("interrupted; saved at step {step} of {}, the same command carries on", run.steps()),
+        )),
+    }
+}
+
+fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
+    if let Some(threads) = threads {
+        let count = i32::try_from(threads).ok().filter(|n| *n > 0);
+        let count = count.ok_or_else(|| usage("exec.threads: at least one thread is needed"))?;
+        tch::set_num_threads(count);
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    Ok(())
+}
+
+/// Set by the first SIGINT or SIGTERM; a second one ends the process at once.
+fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, ExitStatus::Interrupted as i32, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+fn environment(compute: &Compute) -> serde_json::Value {
+    serde_json::json!({
+        "lossfloor": env!("CARGO_PKG_VERSION"),
+        "libtorch": crate::bridge::libtorch_version(),
+        "device": device_name(compute.device),
+        "precision": compute.precision.name(),
+        "cpu_threads": tch::get_num_threads(),
+        "host": std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim(),
+        "command": std::env::args().collect::<Vec<_>>(),
+        "started_at": jiff::Timestamp::now().to_string(),
+    })
+}
+
+fn finish(record: &RunRecord, json: bool) -> anyhow::Result<ExitStatus> {
+    if json {
+        output::json(record)?;
+    } else {
+        let loss = match (record.val_loss, record.val_loss_se) {
+            (Some(loss), Some(se)) => format!("validation loss {loss:.4} ± {se:.4} nats/token"),
+            _ => record.reason.clone().unwrap_or_default(),
+        };
+        let floor = record.floor.map(|floor| format!(", floor {floor:.4}")).unwrap_or_default();
+        output::print(&format!("{} {} {}: {loss}{floor}", record.run_id, record.label, record.status.name()))?;
+    }
+    Ok(match record.status {
+        RunStatus::Completed => ExitStatus::Done,
+        RunStatus::Diverged => ExitStatus::Diverged,
+        RunStatus::Failed => ExitStatus::Internal,
+        RunStatus::Interrupted => ExitStatus::Interrupted,
+    })
+}
+
+/// A bar on a terminal, a line now and then in a pipe.
+struct Progress {
+    bar: Option<ProgressBar>,
+    steps: u64,
+    flops_per_token: f64,
+    /// Peak FLOP/s of the device at this precision, where known.
+    peak: Option<f64>,
+    last_line: Instant,
+}
+
+/// Between lines in a pipe.
+const LINE_EVERY: Duration = Duration::from_secs(15);
+
+impl Progress {
+    fn new(run: &RunConfig, step: u64, compute: Compute) -> Self {
+        let steps = run.steps();
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}");
+            let bar = ProgressBar::new(steps).with_prefix(run.label.clone()).with_position(step);
+            bar.set_style(style.expect("the template is valid"));
+            bar
+        });
+        let flops = FlopsPerToken::of(&run.model, run.architecture, run.seq_len);
+        Self {
+            bar,
+            steps,
+            flops_per_token: flops.counted,
+            peak: peak_flops(&device_name(compute.device), compute.precision),
+            last_line: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, metrics: &StepMetrics) {
+        let per_step = metrics.tokens as f64 / metrics.step as f64;
+        let left = (self.steps - metrics.step) as f64 * per_step / metrics.tokens_per_s;
+        let share = self.peak.map_or(String::new(), |peak| {
+            format!(" {:.0}% of peak", 100.0 * metrics.tokens_per_s * self.flops_per_token / peak)
+        });
+        let speed = units::si(metrics.tokens_per_s);
+        let text = format!("loss {:.4} {speed} tok/s{share} {} left", metrics.loss, units::duration(left));
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(metrics.step);
+                bar.set_message(text);
+            }
+            None if metrics.step == 1 || self.last_line.elapsed() >= LINE_EVERY || metrics.step == self.steps => {
+                output::note(&format!("step {}/{} {text}", metrics.step, self.steps));
+                self.last_line = Instant::now();
+            }
+            None => {}
+        }
+    }
+
+    fn close(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Dense peak of devices by their vendors' data sheets.
+fn peak_flops(device: &str, precision: Precision) -> Option<f64> {
+    match (device, precision) {
+        ("NVIDIA H200" | "NVIDIA H100 80GB HBM3", Precision::Bf16) => Some(989.4e12),
+        ("NVIDIA H200" | "NVIDIA H100 80GB HBM3", Precision::Fp32) => Some(66.9e12),
+        ("NVIDIA A100-SXM4-80GB" | "NVIDIA A100-SXM4-40GB", Precision::Bf16) => Some(312e12),
+        _ => None,
+    }
+}

@@ -1,0 +1,34 @@
+//! The gated memory unit: out_proj( silu(in_proj(x)) ⊙ memory ).
+
+use super::{LayerContext, Linear, Mixer, ParamStore};
+use tch::Tensor;
+
+/// Reads the memory that an earlier layer published.
+#[derive(Debug)]
+pub struct GatedMemoryUnit {
+    memory_layer: usize,
+    in_proj: Linear,
+    out_proj: Linear,
+}
+
+impl GatedMemoryUnit {
+    /// The unit with parameters under `{name}.gmu`.
+    pub fn new(params: &ParamStore, name: &str, memory_layer: usize) -> Self {
+        Self {
+            memory_layer,
+            in_proj: Linear::new(params, &format!("{name}.gmu.in_proj")),
+            out_proj: Linear::new(params, &format!("{name}.gmu.out_proj")),
+        }
+    }
+
+    /// x [b, t, w] gates memory [b, t, d].
+    pub fn run(&self, x_btw: &Tensor, memory_btd: &Tensor) -> Tensor {
+        self.out_proj.forward(&(self.in_proj.forward(x_btw).silu() * memory_btd))
+    }
+}
+
+impl Mixer for GatedMemoryUnit {
+    fn forward(&self, x_btw: &Tensor, context: &mut LayerContext) -> Tensor {
+        self.run(x_btw, &context.memories[&self.memory_layer])
+    }
+}

@@ -1,0 +1,132 @@
+//! Causal attention with grouped key-value heads: full, in a sliding window, and differential (arXiv 2410.05258).
+//!
+//! Layout [b, t, h, e]; query head j uses key-value head ⌊j / g⌋, g = h / k. With fewer queries than keys the queries
+//! are the last positions. A window counts the keys that a query sees, its own included.
+
+use super::Backend;
+use tch::{Kind, Tensor};
+
+/// Scale and mask of one attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionOptions {
+    /// Multiplies the products of queries and keys.
+    pub scale: f64,
+    /// `None` for full causal attention.
+    pub window: Option<usize>,
+}
+
+/// softmax(q kᵀ scale + mask) v, [b, t, h, e].
+pub fn attention(q_bthe: &Tensor, k_bske: &Tensor, v_bske: &Tensor, options: AttentionOptions, backend: Backend) -> Tensor {
+    let (queries, keys) = (q_bthe.size()[1], k_bske.size()[1]);
+    let group = q_bthe.size()[2] / k_bske.size()[2];
+    let window = options.window.map(|w| w as i64).filter(|&w| w < keys);
+    match (backend, window) {
+        (Backend::Reference, _) => attention_ref(q_bthe, k_bske, v_bske, options),
+        (Backend::Fused, _) if queries != keys => attention_ref(q_bthe, k_bske, v_bske, options),
+        (Backend::Fused, None) => {
+            let [q, k, v] = heads_first(q_bthe, k_bske, v_bske, group);
+            sdpa(&q, &k, &v, None, options.scale).transpose(1, 2)
+        }
+        (Backend::Fused, Some(window)) => {
+            let [q, k, v] = heads_first(q_bthe, k_bske, v_bske, group);
+            windowed(&q, &k, &v, window, options.scale).transpose(1, 2)
+        }
+    }
+}
+
+/// The same with every score and a dense mask, softmax in fp32.
+pub fn attention_ref(q_bthe: &Tensor, k_bske: &Tensor, v_bske: &Tensor, options: AttentionOptions) -> Tensor {
+    let group = q_bthe.size()[2] / k_bske.size()[2];
+    let [q, k, v] = heads_first(q_bthe, k_bske, v_bske, group);
+    let (queries, keys) = (q.size()[2], k.size()[2]);
+    let at = (Kind::Int64, q.device());
+    let position_q = Tensor::arange(queries, at).unsqueeze(1) + (keys - queries);
+    let position_k = Tensor::arange(keys, at).unsqueeze(0);
+    let mut hidden = position_k.gt_tensor(&position_q);
+    if let Some(window) = options.window {
+        hidden = hidden.logical_or(&position_k.le_tensor(&(&position_q - window as i64)));
+    }
+    let scores = (q.matmul(&k.transpose(2, 3)) * options.scale).to_kind(Kind::Float);
+    let weights = scores.masked_fill(&hidden, f64::NEG_INFINITY).softmax(-1, Kind::Float);
+    weights.to_kind(v.kind()).matmul(&v).transpose(1, 2)
+}
+
+/// The differential attention of one layer, heads in place: O = attention(q₁, k₁, [v₁ v₂]) − λ attention(q₂, k₂, [v₁ v₂]),
+/// even heads against odd ones; the result, 2e wide for each pair, before its norm. [b, t, h/2, 2e].
+pub fn differential_attention(
+    q_bthe: &Tensor,
+    k_bske: &Tensor,
+    v_bske: &Tensor,
+    lambda: &Tensor,
+    options: AttentionOptions,
+    backend: Backend,
+) -> Tensor {
+    let every_other = |t: &Tensor, first: i64| t.slice(2, first, None, 2);
+    let [q1, k1, v1] = [q_bthe, k_bske, v_bske].map(|t| every_other(t, 0));
+    let [q2, k2, v2] = [q_bthe, k_bske, v_bske].map(|t| every_other(t, 1));
+    let heads = q1.size()[2];
+    // Four attentions as one call over four times the heads.
+    let q = Tensor::cat(&[&q1, &q1, &q2, &q2], 2);
+    let k = Tensor::cat(&[&k1, &k1, &k2, &k2], 2);
+    let v = Tensor::cat(&[&v1, &v2, &v1, &v2], 2);
+    let out = attention(&q, &k, &v, options, backend);
+    let part = |i: i64| out.narrow(2, i * heads, heads);
+    let first = Tensor::cat(&[part(0), part(1)], -1);
+    let second = Tensor::cat(&[part(2), part(3)], -1);
+    first - second * lambda.to_kind(out.kind())
+}
+
+/// [b, t, h, e] → [b, h, t, e], key-value heads repeated for their group.
+fn heads_first(q: &Tensor, k: &Tensor, v: &Tensor, group: i64) -> [Tensor; 3] {
+    let repeat = |t: &Tensor| {
+        let t = t.transpose(1, 2);
+        if group == 1 {
+            return t;
+        }
+        let (b, k, s, e) = t.size4().expect("keys are [b, s, k, e]");
+        t.unsqueeze(2).expand([b, k, group, s, e], false).reshape([b, k * group, s, e])
+    };
+    [q.transpose(1, 2), repeat(k), repeat(v)]
+}
+
+/// LibTorch's fused attention, causal unless a mask is given; [b, h, t, e].
+fn sdpa(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f64) -> Tensor {
+    Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, mask.is_none(), scale, false)
+}
+
+/// Attention in a window without any mask as long as the row: queries in blocks of `window`, each against its own block
+/// and the one before.
+fn windowed(q_bhte: &Tensor, k_bhte: &Tensor, v_bhte: &Tensor, window: i64, scale: f64) -> Tensor {
+    let (batch, heads, time, width) = q_bhte.size4().expect("queries are [b, h, t, e]");
+    let blocks = (time + window - 1) / window;
+    let padding = blocks * window - time;
+    let pad = |t: &Tensor| if padding > 0 { t.constant_pad_nd([0, 0, 0, padding]) } else { t.shallow_clone() };
+    let [q, k, v] = [q_bhte, k_bhte, v_bhte].map(pad);
+
+    let block = |t: &Tensor, from: i64, count: i64| t.narrow(2, from * window, count * window);
+    let first = sdpa(&block(&q, 0, 1), &block(&k, 0, 1), &block(&v, 0, 1), None, scale);
+
+    // Blocks 1.. as rows of a batch; their keys are the block before and their own.
+    let later = blocks - 1;
+    let as_rows = |t: &Tensor, length: i64| {
+        t.permute([0, 2, 1, 3, 4]).reshape([batch * later, heads, length, width])
+    };
+    let queries = as_rows(&block(&q, 1, later).reshape([batch, heads, later, window, width]), window);
+    let pairs = |t: &Tensor| {
+        let before = block(t, 0, later).reshape([batch, heads, later, window, width]);
+        let own = block(t, 1, later).reshape([batch, heads, later, window, width]);
+        as_rows(&Tensor::cat(&[before, own], 3), 2 * window)
+    };
+    // Query i of a block stands at window + i among its 2 x window keys and sees the last `window` up to itself.
+    let at = (Kind::Int64, q.device());
+    let i = Tensor::arange(window, at).unsqueeze(1);
+    let j = Tensor::arange(2 * window, at).unsqueeze(0);
+    let seen = j.gt_tensor(&i).logical_and(&j.le_tensor(&(i + window)));
+    let mask = Tensor::zeros([window, 2 * window], (q.kind(), q.device()))
+        .masked_fill(&seen.logical_not(), f64::NEG_INFINITY);
+    let rest = sdpa(&queries, &pairs(&k), &pairs(&v), Some(&mask), scale)
+        .reshape([batch, later, heads, window, width])
+        .permute([0, 2, 1, 3, 4])
+        .reshape([batch, heads, later * window, width]);
+    Tensor::cat(&[first, rest], 2).narrow(2, 0, time)
+}

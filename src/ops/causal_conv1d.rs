@@ -1,0 +1,236 @@
+//! Depthwise causal convolution over time with a bias and, usually, a SiLU: y_t = silu(Σ_k w_k x_{t−K+1+k} + bias), zeros
+//! before the first step. Layout [b, t, d]; weight [d, K], its last column multiplies the current step.
+//!
+//! The CPU kernel keeps nothing but its inputs and recomputes the sum before the SiLU in the backward pass.
+
+use super::Backend;
+use super::lanes::{LANES, Lanes, load, mul_add, scatter, sigmoid, splat};
+use crate::bridge::autograd::{CustomFunction, Forward, apply};
+use crate::bridge::tensor::{values, values_mut};
+use multiversion::multiversion;
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+/// What follows the sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    None,
+    Silu,
+}
+
+/// The convolution with the implementation that `backend` names; output in the dtype of x.
+pub fn causal_conv1d(x_btd: &Tensor, w_dk: &Tensor, bias_d: &Tensor, activation: Activation, backend: Backend) -> Tensor {
+    match backend {
+        Backend::Fused if x_btd.device() == Device::Cpu => {
+            let kind = x_btd.kind();
+            let plain = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
+            let (x, w, bias) = (plain(x_btd), plain(w_dk), plain(bias_d));
+            let mut outputs = apply(ConvOnCpu { activation }, &[Some(&x), Some(&w), Some(&bias)]);
+            outputs.pop().expect("one output").to_kind(kind)
+        }
+        _ => causal_conv1d_ref(x_btd, w_dk, bias_d, activation),
+    }
+}
+
+/// The same through LibTorch's grouped convolution.
+pub fn causal_conv1d_ref(x_btd: &Tensor, w_dk: &Tensor, bias_d: &Tensor, activation: Activation) -> Tensor {
+    let (_, time, channels) = x_btd.size3().expect("x is [b, t, d]");
+    let taps = w_dk.size()[1];
+    let kind = x_btd.kind();
+    let y_bdt = x_btd.transpose(1, 2).conv1d(
+        &w_dk.unsqueeze(1).to_kind(kind),
+        Some(bias_d.to_kind(kind)),
+        1,
+        taps - 1,
+        1,
+        channels,
+    );
+    let y_btd = y_bdt.narrow(2, 0, time).transpose(1, 2);
+    match activation {
+        Activation::None => y_btd,
+        Activation::Silu => y_btd.silu(),
+    }
+}
+
+/// Taps of the kernel.
+const TAPS: usize = 4;
+
+struct ConvOnCpu {
+    activation: Activation,
+}
+
+impl CustomFunction for ConvOnCpu {
+    fn forward(&mut self, inputs: &[Tensor]) -> Forward {
+        let conv = Conv::new(inputs, self.activation);
+        let mut y = Tensor::empty(inputs[0].size(), (Kind::Float, Device::Cpu));
+        let parts: Vec<Vec<Lanes>> = (0..conv.tasks())
+            .into_par_iter()
+            .map(|task| {
+                let mut part = vec![splat(0.0); conv.time];
+                forward_block(&conv.block(task), &mut part);
+                part
+            })
+            .collect();
+        scatter(values_mut(&mut y), conv.time, conv.channels, &parts);
+        Forward { outputs: vec![y], saved: inputs.iter().map(Tensor::shallow_clone).collect(), constant_outputs: 0 }
+    }
+
+    fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
+        let Some(dy) = &grads[0] else { return vec![None, None, None] };
+        let dy = dy.contiguous();
+        let conv = Conv::new(saved, self.activation);
+        let dy = values(&dy);
+        let parts: Vec<BlockGradients> = (0..conv.tasks())
+            .into_par_iter()
+            .map(|task| {
+                let mut gradients =
+                    BlockGradients { x: vec![splat(0.0); conv.time], w: [splat(0.0); TAPS], bias: splat(0.0) };
+                backward_block(&conv.block(task), dy, &mut gradients);
+                gradients
+            })
+            .collect();
+        let mut out: Vec<Tensor> = saved.iter().map(|t| Tensor::zeros(t.size(), (Kind::Float, Device::Cpu))).collect();
+        let mut x_parts = Vec::with_capacity(parts.len());
+        for (task, part) in parts.into_iter().enumerate() {
+            let block = conv.block(task);
+            let (dw, dbias) = {
+                let (w, bias) = out[1..].split_at_mut(1);
+                (values_mut(&mut w[0]), values_mut(&mut bias[0]))
+            };
+            for lane in 0..block.lanes {
+                dbias[block.first + lane] += part.bias[lane];
+                for k in 0..TAPS {
+                    dw[(block.first + lane) * TAPS + k] += part.w[k][lane];
+                }
+            }
+            x_parts.push(part.x);
+        }
+        scatter(values_mut(&mut out[0]), conv.time, conv.channels, &x_parts);
+        out.into_iter().map(Some).collect()
+    }
+}
+
+struct Conv<'a> {
+    batch: usize,
+    time: usize,
+    channels: usize,
+    x: &'a [f32],
+    w: &'a [f32],
+    bias: &'a [f32],
+    silu: bool,
+}
+
+/// One row and up to [`LANES`] channels.
+struct Block<'a> {
+    conv: &'a Conv<'a>,
+    row: usize,
+    first: usize,
+    lanes: usize,
+    w: [Lanes; TAPS],
+    bias: Lanes,
+}
+
+struct BlockGradients {
+    x: Vec<Lanes>,
+    w: [Lanes; TAPS],
+    bias: Lanes,
+}
+
+impl<'a> Conv<'a> {
+    fn new(inputs: &'a [Tensor], activation: Activation) -> Self {
+        let (batch, time, channels) = inputs[0].size3().expect("x is [b, t, d]");
+        assert_eq!(inputs[1].size(), [channels, TAPS as i64], "the CPU convolution is written for four taps");
+        Self {
+            batch: batch as usize,
+            time: time as usize,
+            channels: channels as usize,
+            x: values(&inputs[0]),
+            w: values(&inputs[1]),
+            bias: values(&inputs[2]),
+            silu: activation == Activation::Silu,
+        }
+    }
+
+    fn tasks(&self) -> usize {
+        self.batch * self.channels.div_ceil(LANES)
+    }
+
+    fn block(&self, task: usize) -> Block<'_> {
+        let blocks = self.channels.div_ceil(LANES);
+        let first = task % blocks * LANES;
+        let lanes = LANES.min(self.channels - first);
+        let mut w = [splat(0.0); TAPS];
+        for (k, w_k) in w.iter_mut().enumerate() {
+            for lane in 0..lanes {
+                w_k[lane] = self.w[(first + lane) * TAPS + k];
+            }
+        }
+        Block { conv: self, row: task / blocks, first, lanes, w, bias: load(&self.bias[first..], lanes) }
+    }
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    fn at(&self, tensor: &[f32], t: usize) -> Lanes {
+        load(&tensor[(self.row * self.conv.time + t) * self.conv.channels + self.first..], self.lanes)
+    }
+
+    /// The sum before the activation; `recent` holds the last four inputs, newest last.
+    #[inline(always)]
+    fn sum(&self, recent: &[Lanes; TAPS]) -> Lanes {
+        let mut out = self.bias;
+        for k in 0..TAPS {
+            for lane in 0..LANES {
+                out[lane] = mul_add(self.w[k][lane], recent[k][lane], out[lane]);
+            }
+        }
+        out
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn forward_block(block: &Block, y: &mut [Lanes]) {
+    let mut recent = [splat(0.0); TAPS];
+    for (t, out) in y.iter_mut().enumerate() {
+        recent = [recent[1], recent[2], recent[3], block.at(block.conv.x, t)];
+        let mut value = block.sum(&recent);
+        if block.conv.silu {
+            let s = sigmoid(&value);
+            for lane in 0..LANES {
+                value[lane] *= s[lane];
+            }
+        }
+        *out = value;
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn backward_block(block: &Block, dy: &[f32], out: &mut BlockGradients) {
+    let mut recent = [splat(0.0); TAPS];
+    for t in 0..block.conv.time {
+        recent = [recent[1], recent[2], recent[3], block.at(block.conv.x, t)];
+        let mut d = block.at(dy, t);
+        if block.conv.silu {
+            let value = block.sum(&recent);
+            let s = sigmoid(&value);
+            for lane in 0..LANES {
+                d[lane] *= s[lane] * (1.0 + value[lane] * (1.0 - s[lane]));
+            }
+        }
+        for lane in 0..LANES {
+            out.bias[lane] += d[lane];
+        }
+        for k in 0..TAPS {
+            for lane in 0..LANES {
+                out.w[k][lane] = mul_add(d[lane], recent[k][lane], out.w[k][lane]);
+            }
+            // Tap k of step t read x of step t − 3 + k.
+            if t + k >= TAPS - 1 {
+                let dx = &mut out.x[t + k + 1 - TAPS];
+                for lane in 0..LANES {
+                    dx[lane] = mul_add(d[lane], block.w[k][lane], dx[lane]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Checkpoints: parameters under their own names and the optimiser's moments beside them, in one safetensors file with
+//! the position in the run as metadata. The order of data follows from the step, so nothing else is needed to go on.
+
+use super::TrainError;
+use crate::files::WriteError;
+use safetensors::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor};
+
+/// Where a run stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    pub run_id: String,
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// Seconds of training so far.
+    pub wall_s: f64,
+    /// Losses of the last steps, newest last.
+    pub recent_losses: Vec<f64>,
+}
+
+/// A fp32 tensor that is copied to the CPU only when its turn to be written comes.
+struct Streamed {
+    tensor: Tensor,
+    shape: Vec<usize>,
+}
+
+impl View for &Streamed {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = vec![0; self.data_len()];
+        self.tensor.copy_data_u8(&mut bytes, self.tensor.numel());
+        bytes.into()
+    }
+    fn data_len(&self) -> usize {
+        4 * self.tensor.numel()
+    }
+}
+
+fn file_name(step: u64) -> String {
+    format!("step-{step:08}.safetensors")
+}
+
+/// Steps that have a checkpoint in `folder`, oldest first.
+fn steps(folder: &Path) -> Vec<u64> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut steps: Vec<u64> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()
+        })
+        .collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// Writes a checkpoint whole or not at all, then removes all but the newest `keep`.
+pub fn save(folder: &Path, position: &Position, tensors: &[(String, Tensor)], keep: usize) -> Result<(), TrainError> {
+    let path = folder.join(file_name(position.step));
+    let views: Vec<(String, Streamed)> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let shape = tensor.size().iter().map(|&n| n as usize).collect();
+            (name.clone(), Streamed { tensor: tensor.detach().contiguous(), shape })
+        })
+        .collect();
+    let position_text = serde_json::to_string(position).expect("a position serialises: plain fields");
+    let metadata = HashMap::from([("position".to_owned(), position_text)]);
+    let refused = |source| TrainError::Files(WriteError { path: path.clone(), source });
+    std::fs::create_dir_all(folder).map_err(refused)?;
+    // The library writes to a path; the rename makes it whole or absent.
+    let part = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(refused)?.into_temp_path();
+    safetensors::serialize_to_file(views.iter().map(|(name, view)| (name, view)), Some(metadata), &part)
+        .map_err(|e| refused(std::io::Error::other(e.to_string())))?;
+    std::fs::File::open(&part).and_then(|file| file.sync_all()).map_err(refused)?;
+    part.persist(&path).map_err(|e| refused(e.error))?;
+    let all = steps(folder);
+    for &old in &all[..all.len().saturating_sub(keep)] {
+        // A file that stays costs space, no more.
+        let _ = std::fs::remove_file(folder.join(file_name(old)));
+    }
+    Ok(())
+}
+
+/// A checkpoint in memory.
+pub struct Checkpoint {
+    pub path: PathBuf,
+    pub position: Position,
+    /// Parameters by name.
+    pub params: HashMap<String, Tensor>,
+    /// The optimiser's state by name.
+    pub optimizer: HashMap<String, Tensor>,
+}
+
+/// The newest checkpoint in `folder`.
+pub fn latest(folder: &Path) -> Result<Option<Checkpoint>, TrainError> {
+    steps(folder).last().map(|&step| read(&folder.join(file_name(step)))).transpose()
+}
+
+/// Reads a checkpoint.
+pub fn read(path: &Path) -> Result<Checkpoint, TrainError> {
+    let problem = |problem: String| TrainError::Checkpoint { path: path.to_owned(), problem };
+    let bytes = std::fs::read(path).map_err(|e| problem(e.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| problem(e.to_string()))?;
+    let position = header
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| serde_json::from_str(metadata.get("position")?).ok())
+        .ok_or_else(|| problem("it does not say where its run stood".to_owned()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| problem(e.to_string()))?;
+    let (mut params, mut optimizer) = (HashMap::new(), HashMap::new());
+    for (name, view) in file.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Err(problem(format!("'{name}' has dtype {:?} where fp32 is expected", view.dtype())));
+        }
+        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+        let tensor =
+            Tensor::f_from_data_size(view.data(), &shape, Kind::Float).map_err(|e| problem(e.to_string()))?;
+        let part = if name.starts_with("adamw.") { &mut optimizer } else { &mut params };
+        part.insert(name.to_owned(), tensor);
+    }
+    Ok(Checkpoint { path: path.to_owned(), position, params, optimizer })
+}

@@ -1,0 +1,99 @@
+//! Checks this build against golden files: tensors that the reference implementation computed.
+//!
+//! `model_*` holds a whole model, `mod_*` a building block, `train_*` twenty steps of training. Tolerances are those
+//! that the reference's authors' fp32 values support (their distance from a float64 run is ten times smaller).
+
+mod golden;
+mod models;
+mod modules;
+mod training;
+
+use crate::nn::Precision;
+use crate::ops::Backend;
+use serde::Serialize;
+use std::path::Path;
+use tch::Device;
+
+/// A golden file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path} is no golden file: {problem}")]
+    Format { path: String, problem: String },
+}
+
+/// One quantity compared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    pub file: String,
+    pub quantity: String,
+    pub error: f64,
+    pub tolerance: f64,
+    pub pass: bool,
+}
+
+/// What to run the files on.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifyOptions {
+    pub device: Device,
+    pub backend: Backend,
+    pub precision: Precision,
+}
+
+/// Limits by kind of quantity.
+#[derive(Clone, Copy, Debug)]
+struct Tolerances {
+    /// max |a − b| over rms(b).
+    values: f64,
+    /// ‖a − b‖ over ‖b‖.
+    gradients: f64,
+    /// |a − b|, nats.
+    loss: f64,
+    /// |a − b| of a training step's loss, nats.
+    training_loss: f64,
+    /// Relative, of a parameter's norm after training.
+    final_norm: f64,
+}
+
+impl Tolerances {
+    /// fp32: as stated beside the golden files. bf16: every product rounds its inputs and its output to 8 bits
+    /// (2⁻⁹ relative each); over the sixteen branches of these models the worst of some ten thousand logits lies within
+    /// a tenth of their rms, and gradients, which pass through all of them twice, within a tenth in norm.
+    fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::Fp32 => {
+                Self { values: 1e-4, gradients: 1e-3, loss: 1e-5, training_loss: 1e-3, final_norm: 1e-3 }
+            }
+            Precision::Bf16 => Self { values: 0.1, gradients: 0.1, loss: 1e-2, training_loss: 5e-2, final_norm: 1e-2 },
+        }
+    }
+}
+
+/// Collects the checks of one file.
+struct Report {
+    file: String,
+    checks: Vec<Check>,
+}
+
+impl Report {
+    fn add(&mut self, quantity: impl Into<String>, error: f64, tolerance: f64) {
+        // NaN fails.
+        let pass = error <= tolerance;
+        self.checks.push(Check { file: self.file.clone(), quantity: quantity.into(), error, tolerance, pass });
+    }
+}
+
+/// Runs one golden file.
+pub fn verify_file(path: &Path, options: VerifyOptions) -> Result<Vec<Check>, VerifyError> {
+    let golden = golden::Golden::read(path)?;
+    let mut report = Report { file: golden.name.clone(), checks: Vec::new() };
+    let tolerances = Tolerances::of(options.precision);
+    match golden.metadata("kind")? {
+        "model" => models::verify(&golden, options, tolerances, &mut report)?,
+        "module" => modules::verify(&golden, options, tolerances, &mut report)?,
+        "training" => training::verify(&golden, options, tolerances, &mut report)?,
+        other => return Err(golden.problem(format!("its kind '{other}' is unknown"))),
+    }
+    Ok(report.checks)
+}
