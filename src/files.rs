@@ -23,6 +23,26 @@ pub fn write_atomic_with(
     path: &Path,
     write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
 ) -> Result<(), WriteError> {
+    place(path, write, |temporary| temporary.persist(path).map(drop).map_err(|e| e.error))
+}
+
+/// Writes `path` whole, unless a file stands there by then: that one stays.
+pub fn write_new(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
+    place(
+        path,
+        |file| file.write_all(contents),
+        |temporary| match temporary.persist_noclobber(path) {
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            other => other.map(drop).map_err(|e| e.error),
+        },
+    )
+}
+
+fn place(
+    path: &Path,
+    write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
+    persist: impl FnOnce(tempfile::NamedTempFile) -> std::io::Result<()>,
+) -> Result<(), WriteError> {
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -37,8 +57,7 @@ pub fn write_atomic_with(
             use std::os::unix::fs::PermissionsExt;
             temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
         }
-        temporary.persist(path).map_err(|e| e.error)?;
-        Ok(())
+        persist(temporary)
     };
     attempt().map_err(|source| WriteError { path: path.to_owned(), source })
 }

@@ -10,7 +10,7 @@
 //! | L3 | `nn`* |
 //! | L4 | `train`* `sweep` `analysis` |
 //! | L5 | `plot` `report` |
-//! | L6 | `cli` |
+//! | L6 | `study` `cli` |
 //!
 //! `*` needs the feature `torch`.
 
@@ -25,6 +25,7 @@ pub mod record;
 pub mod report;
 pub mod scaling;
 pub mod schedule;
+pub mod study;
 pub mod sweep;
 pub mod units;
 

@@ -181,13 +181,13 @@ impl ModelShape {
     fn validate(&self, architecture: &dyn Architecture) -> Result<(), ArchError> {
         let name = architecture.name().to_owned();
         let defaults = architecture.defaults();
-        if let Some(only) = defaults.fixed_depth {
-            if self.depth != only {
-                let rule = format!("it exists at depth {only} only");
-                return Err(ArchError::Depth { architecture: name, depth: self.depth, rule });
-            }
+        if let Some(only) = defaults.fixed_depth
+            && self.depth != only
+        {
+            let rule = format!("it exists at depth {only} only");
+            return Err(ArchError::Depth { architecture: name, depth: self.depth, rule });
         }
-        if self.depth == 0 || self.depth % defaults.depth_multiple != 0 {
+        if self.depth == 0 || !self.depth.is_multiple_of(defaults.depth_multiple) {
             let below = self.depth / defaults.depth_multiple * defaults.depth_multiple;
             let above = below + defaults.depth_multiple;
             let near = if below == 0 { above.to_string() } else { format!("{below} or {above}") };
@@ -196,7 +196,7 @@ impl ModelShape {
         }
         let problem = if self.d_model == 0 || self.head_dim == 0 || self.d_mlp == 0 || self.vocab_size == 0 {
             Some("width, head_dim, d_mlp and vocab_size must be at least 1".to_owned())
-        } else if self.n_heads == 0 || self.n_kv_heads == 0 || self.n_heads % self.n_kv_heads != 0 {
+        } else if self.n_heads == 0 || self.n_kv_heads == 0 || !self.n_heads.is_multiple_of(self.n_kv_heads) {
             Some(format!(
                 "n_heads ({}) must be a multiple of n_kv_heads ({}), both at least 1",
                 self.n_heads, self.n_kv_heads
@@ -330,7 +330,7 @@ impl ModelConfig {
                 MixerSpec::Mamba => None,
             };
             let kv = self.shape.n_kv_heads;
-            if form == Some(AttentionForm::Differential) && kv % 2 != 0 {
+            if form == Some(AttentionForm::Differential) && !kv.is_multiple_of(2) {
                 return refuse(format!(
                     "differential attention pairs key-value heads, so n_kv_heads must be even, and it is {kv}; with the \
                      published rule n_kv_heads = depth / 4 that means depth 8, 16 or 24, or set model.n_kv_heads and \
@@ -396,7 +396,7 @@ fn cross_nope(depth: usize, form: AttentionForm) -> LayerSpec {
 
 /// Mamba on even layers and sliding-window attention on odd ones.
 fn mamba_or_window(i: usize, window: Option<usize>, form: AttentionForm) -> LayerSpec {
-    LayerSpec::new(if i % 2 == 0 { MixerSpec::Mamba } else { attention_nope(window, form) })
+    LayerSpec::new(if i.is_multiple_of(2) { MixerSpec::Mamba } else { attention_nope(window, form) })
 }
 
 #[cfg(test)]

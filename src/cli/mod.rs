@@ -5,7 +5,9 @@ pub mod data;
 mod doctor;
 mod model;
 pub mod output;
+pub mod reproduce;
 pub mod sweep;
+mod sweep_output;
 
 #[cfg(feature = "torch")]
 mod bench;
@@ -86,6 +88,13 @@ enum Command {
     /// Make corpora: synthetic text with a known loss floor, or your own text
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Show every run of a sweep with its cost, before anything starts
+    Plan(sweep::PlanArgs),
+    /// Run a sweep, or see how far it is
+    #[command(subcommand)]
+    Sweep(sweep::SweepCommand),
+    /// Do a whole study: data, sweep, fits, figures, report; what is done already is not repeated
+    Reproduce(reproduce::ReproduceArgs),
     /// Fit a scaling law to a table of results
     Fit(analyze::FitArgs),
     /// Draw a scaling figure
@@ -117,6 +126,9 @@ pub fn main() -> ExitStatus {
         #[cfg(feature = "torch")]
         Command::Bench(command) => bench::run(command),
         Command::Data(command) => data::run(command),
+        Command::Plan(args) => sweep::plan(args),
+        Command::Sweep(command) => sweep::sweep(command),
+        Command::Reproduce(args) => reproduce::reproduce(&args),
         Command::Fit(args) => analyze::fit(args),
         Command::Plot(args) => analyze::plot(args),
         #[cfg(feature = "torch")]

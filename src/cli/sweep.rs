@@ -1,1 +1,218 @@
 //! `lossfloor plan`, `sweep run`, `sweep status`.
+
+use super::sweep_output::{EventLog, ending_lines, plan_text, status_text};
+use super::{ExitStatus, exit, output, usage};
+use crate::report::results;
+use crate::sweep::devices::Machine;
+use crate::sweep::run::{End, Event, ready};
+use crate::sweep::{Outcome, ProcessExecutor, RunState, Scheduler, SweepError, SweepFile, SweepPlan, plan};
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// `lossfloor plan`
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    sweep: SweepArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `sweep` can do.
+#[derive(Subcommand, Debug)]
+pub enum SweepCommand {
+    /// Run everything of a sweep that is not done
+    Run(SweepRunArgs),
+    /// Show how far a sweep is; changes nothing
+    Status(PlanArgs),
+}
+
+/// `lossfloor sweep run`
+#[derive(Args, Debug)]
+pub struct SweepRunArgs {
+    #[command(flatten)]
+    sweep: SweepArgs,
+    /// Folder of the results table
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Program that is started as PROGRAM train CONFIG --runs DIR; default this one
+    #[arg(long, hide = true)]
+    program: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// A sweep and where its runs live.
+#[derive(Args, Debug)]
+pub struct SweepArgs {
+    /// Sweep file
+    file: PathBuf,
+    /// Change a key: of the sweep (run.max_running=4, grid.seed=[1,2]) or of every run's config (train.tokens=2M)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+    /// Folder of the runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+}
+
+impl SweepArgs {
+    fn plan(&self) -> anyhow::Result<(SweepFile, Machine, SweepPlan)> {
+        let sweep = SweepFile::read(&self.file, &self.assignments).map_err(failure)?;
+        let machine = machine();
+        let plan = SweepPlan::new(&sweep, &self.runs, &machine).map_err(failure)?;
+        Ok((sweep, machine, plan))
+    }
+}
+
+/// This machine, as the environment lets it be seen.
+pub(super) fn machine() -> Machine {
+    Machine::detect(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())
+}
+
+/// What the user gave is status 2, what the system refused status 1.
+pub(super) fn failure(error: SweepError) -> anyhow::Error {
+    match error {
+        SweepError::Read { .. } | SweepError::Write(_) | SweepError::Executor(_) => exit(ExitStatus::Internal, error),
+        _ => usage(error),
+    }
+}
+
+/// Runs `lossfloor plan`.
+pub fn plan(args: PlanArgs) -> anyhow::Result<ExitStatus> {
+    let (_, _, plan) = args.sweep.plan()?;
+    if args.json {
+        output::json(&plan.to_json())?
+    } else {
+        output::print(&plan_text(&plan))?
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Runs `lossfloor sweep ...`.
+pub fn sweep(command: SweepCommand) -> anyhow::Result<ExitStatus> {
+    match command {
+        SweepCommand::Run(args) => run(&args),
+        SweepCommand::Status(args) => {
+            let (_, _, plan) = args.sweep.plan()?;
+            show_status(&plan, args.json)?;
+            Ok(ExitStatus::Done)
+        }
+    }
+}
+
+fn show_status(plan: &SweepPlan, json: bool) -> anyhow::Result<()> {
+    if json { output::json(&plan.status_json()) } else { output::print(&status_text(plan)) }
+}
+
+fn run(args: &SweepRunArgs) -> anyhow::Result<ExitStatus> {
+    let (sweep, machine, plan) = args.sweep.plan()?;
+    let table = args.results.join(format!("{}.csv", plan.name));
+    let outcome = run_plan(&sweep, &plan, &machine, &args.sweep.runs, args.program.as_deref(), &mut |plan| {
+        write_results(plan, &args.sweep.runs, &table)
+    })?;
+    let after = SweepPlan::new(&sweep, &args.sweep.runs, &machine).map_err(failure)?;
+    write_results(&after, &args.sweep.runs, &table)?;
+    for line in ending_lines(&plan, &outcome, &args.sweep.runs) {
+        output::note(&line);
+    }
+    if table.exists() {
+        output::note(&format!("results: {}", table.display()));
+    }
+    show_status(&after, args.json)?;
+    match &outcome.unavailable {
+        Some(reason) => Err(exit(ExitStatus::Unavailable, reason)),
+        None => Ok(status(&outcome)),
+    }
+}
+
+/// Writes the table of every run of `plan` that has ended.
+pub(super) fn write_results(plan: &SweepPlan, runs_dir: &Path, table: &Path) -> anyhow::Result<()> {
+    let records = plan::collect(plan, runs_dir).map_err(failure)?;
+    if records.is_empty() {
+        return Ok(());
+    }
+    Ok(results::write(table, &records)?)
+}
+
+/// Carries out `plan` with a process per run; `on_end` is called after each.
+pub(super) fn run_plan(
+    sweep: &SweepFile,
+    plan: &SweepPlan,
+    machine: &Machine,
+    runs_dir: &Path,
+    program: Option<&Path>,
+    on_end: &mut dyn FnMut(&SweepPlan) -> anyhow::Result<()>,
+) -> anyhow::Result<Outcome> {
+    ready(sweep, plan).map_err(failure)?;
+    let program = match program {
+        Some(program) => program.to_owned(),
+        None if !cfg!(feature = "torch") && !finished(plan) => {
+            return Err(exit(ExitStatus::Unavailable, "this build cannot train: it was made without LibTorch"));
+        }
+        None => std::env::current_exe().context("cannot tell where this program lies")?,
+    };
+    let asked = stop_requests()?;
+    let scheduler = Scheduler {
+        plan,
+        runs_dir,
+        slots: machine.slots(sweep).map_err(failure)?,
+        options: sweep.run.clone(),
+        poll: Duration::from_millis(100),
+    };
+    let mut log = EventLog::new(plan, runs_dir);
+    let mut broken = None;
+    let outcome =
+        scheduler.run(&mut ProcessExecutor::new(&program), &|| asked.load(Ordering::Relaxed), &mut |event: Event| {
+            log.show(&event);
+            if let Event::Ended(..) = event
+                && let Err(error) = on_end(plan)
+            {
+                // Reported when all is done: the runs need not suffer for their table.
+                broken = Some(error);
+            }
+        });
+    log.clear();
+    let outcome = outcome.map_err(failure)?;
+    broken.map_or(Ok(outcome), Err)
+}
+
+/// Counts SIGINT and SIGTERM from now on, in place of dying of them.
+fn stop_requests() -> anyhow::Result<Arc<AtomicUsize>> {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
+        .context("cannot listen for Ctrl-C")?;
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    Ok(asked)
+}
+
+/// What the process ends with.
+pub(super) fn status(outcome: &Outcome) -> ExitStatus {
+    let any = |wanted: fn(&End) -> bool| outcome.ends.iter().any(wanted);
+    if outcome.unavailable.is_some() {
+        ExitStatus::Unavailable
+    } else if outcome.interrupted || any(|end| matches!(end, End::Interrupted)) {
+        ExitStatus::Interrupted
+    } else if any(|end| matches!(end, End::Failed(_))) {
+        ExitStatus::SweepFailed
+    } else if any(|end| matches!(end, End::Diverged(_))) {
+        ExitStatus::Diverged
+    } else {
+        ExitStatus::Done
+    }
+}
+
+/// Whether nothing of a plan is left to run.
+pub(super) fn finished(plan: &SweepPlan) -> bool {
+    plan.runs.iter().all(|run| matches!(run.state, RunState::Done | RunState::Diverged))
+}

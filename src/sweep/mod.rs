@@ -1,1 +1,81 @@
-//! (skeleton)
+//! Sweeps: a file that stands for many runs ([`SweepFile`]), the runs it stands for ([`grid::expand`], [`SweepPlan`]),
+//! and doing them one process each ([`Scheduler`]).
+//!
+//! Truth lies in the runs' folders: a plan is computed anew each time and nothing else is remembered between calls.
+
+pub mod devices;
+pub mod executor;
+pub mod expression;
+pub mod facts;
+mod file;
+pub mod grid;
+pub mod plan;
+pub mod run;
+mod speed;
+pub mod state;
+
+pub use executor::{Executor, ProcessExecutor};
+pub use file::{ExecBlock, IncludeBlock, Order, RunSection, SweepFile};
+pub use plan::{PlannedRun, SweepPlan};
+pub use run::{Outcome, Scheduler};
+pub use state::RunState;
+
+use crate::config::ConfigError;
+use crate::files::WriteError;
+use std::path::PathBuf;
+
+/// Why a sweep cannot be planned or carried on.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// A file or a value in it is not what was expected.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A part of the sweep file has no meaning.
+    #[error("{origin}: {place}: {problem}")]
+    Layout {
+        /// The sweep file.
+        origin: String,
+        /// The key, such as `grid.model.depth`.
+        place: String,
+        /// What is wrong and what would be accepted.
+        problem: String,
+    },
+    /// A condition cannot be understood or evaluated.
+    #[error("{origin}: {place}: in \"{text}\" at column {column}: {problem}")]
+    Expression {
+        /// The sweep file.
+        origin: String,
+        /// Where in it, such as `exclude[0]`.
+        place: String,
+        /// The condition.
+        text: String,
+        /// One-based.
+        column: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// One point of the sweep is no run that can be trained.
+    #[error("{origin}: {point}: {problem}")]
+    Point {
+        /// The sweep file.
+        origin: String,
+        /// The values that make the point.
+        point: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of a run cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of a run cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A run cannot be started.
+    #[error(transparent)]
+    Executor(#[from] executor::ExecutorError),
+}

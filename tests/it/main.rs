@@ -3,6 +3,8 @@
 mod analysis;
 mod analysis_cli;
 mod data;
+mod sweep;
+mod sweep_run;
 
 #[cfg(feature = "torch")]
 mod torch;

@@ -1,0 +1,106 @@
+//! `lossfloor reproduce`: a whole study, each step only where it is needed.
+
+use super::sweep::{failure, finished, machine, run_plan, status};
+use super::{ExitStatus, exit, output, usage};
+use crate::study::{Step, Study, StudyError};
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// `lossfloor reproduce`
+#[derive(Args, Debug)]
+pub struct ReproduceArgs {
+    /// Study file
+    file: PathBuf,
+    /// Change a key of the study (data.pack.inputs=[DIR]), or with the prefix sweep. of its sweep
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+    /// Folder of the runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// Folder of the results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Program that is started as PROGRAM train CONFIG --runs DIR; default this one
+    #[arg(long, hide = true)]
+    program: Option<PathBuf>,
+}
+
+/// What the user gave is status 2, what the system refused status 1.
+fn broken(error: StudyError) -> anyhow::Error {
+    match error {
+        StudyError::Sweep(error) => failure(error),
+        StudyError::Data(error) if !error.is_input() => exit(ExitStatus::Internal, error),
+        StudyError::Results(_) | StudyError::Plot { .. } | StudyError::Write(_) | StudyError::Read { .. } => {
+            exit(ExitStatus::Internal, error)
+        }
+        StudyError::Config(_) | StudyError::Layout { .. } | StudyError::Data(_) | StudyError::Frame(_) => usage(error),
+    }
+}
+
+/// Says what a step did and how long it took.
+struct Diary {
+    began: Instant,
+    step: Instant,
+    made: usize,
+}
+
+impl Diary {
+    fn tell(&mut self, what: &str, step: Step) {
+        let seconds = self.step.elapsed().as_secs_f64();
+        self.step = Instant::now();
+        let word = match step {
+            Step::Made => format!("done in {seconds:.1} s"),
+            Step::Current => "current".to_owned(),
+        };
+        self.made += usize::from(step == Step::Made);
+        output::note(&format!("{what:<8} {word}"));
+    }
+}
+
+/// Runs `lossfloor reproduce`.
+pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
+    let study = Study::read(&args.file, &args.assignments, &args.results, &args.runs).map_err(broken)?;
+    let machine = machine();
+    let mut diary = Diary { began: Instant::now(), step: Instant::now(), made: 0 };
+    // A mistake in the sweep shows before anything is made for it.
+    study.plan(&machine).map_err(broken)?;
+    let data = study.prepare_data(&|_| {}).map_err(broken)?;
+    diary.tell("data", data);
+
+    let (sweep, mut plan) = study.plan(&machine).map_err(broken)?;
+    let mut ending = ExitStatus::Done;
+    let needed = !finished(&plan);
+    if needed {
+        let outcome = run_plan(&sweep, &plan, &machine, &args.runs, args.program.as_deref(), &mut |plan| {
+            study.write_runs(plan).map(drop).map_err(broken)
+        })?;
+        ending = status(&outcome);
+        if let Some(reason) = outcome.unavailable {
+            return Err(exit(ExitStatus::Unavailable, reason));
+        }
+        plan = study.plan(&machine).map_err(broken)?.1;
+    } else if plan.runs.iter().any(|run| run.state == crate::sweep::RunState::Diverged) {
+        ending = ExitStatus::Diverged;
+    }
+    study.write_runs(&plan).map_err(broken)?;
+    diary.tell("sweep", if needed { Step::Made } else { Step::Current });
+    if ending == ExitStatus::Interrupted {
+        output::note("interrupted: the same command carries on");
+        return Ok(ending);
+    }
+
+    let (fits, nothing_fits) = study.fit(&plan).map_err(broken)?;
+    diary.tell("fit", fits);
+    diary.tell("figure", study.draw(&plan).map_err(broken)?);
+    diary.tell("report", study.report(&plan).map_err(broken)?);
+    if nothing_fits && ending == ExitStatus::Done {
+        ending = ExitStatus::NoFit;
+    }
+    let all = diary.began.elapsed().as_secs_f64();
+    let summary =
+        if diary.made == 0 { "nothing to do: everything is current".to_owned() } else { format!("{all:.1} s in all") };
+    output::note(&format!("{}: {summary}", study.file.study));
+    output::print(&study.report_path().display().to_string())?;
+    Ok(ending)
+}

@@ -1,0 +1,238 @@
+//! [`StudyFile`]: a study as written.
+
+use super::StudyError;
+use crate::analysis::Form;
+use crate::config::load;
+use crate::data::SyntheticSpec;
+use crate::data::pack::PackSpec;
+use crate::units::{optional_quantity, parse_quantity};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A study as written. Paths are relative to where the program is started.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudyFile {
+    /// Its name, and that of its results' folder.
+    pub study: String,
+    /// What is trained on; the sweep's own data when nothing is said.
+    #[serde(default)]
+    pub data: DataSection,
+    /// The sweep's file.
+    pub sweep: PathBuf,
+    /// Laws to fit.
+    #[serde(default)]
+    pub fits: Vec<FitSection>,
+    /// Figures of these fits.
+    #[serde(default)]
+    pub figures: Vec<FigureSection>,
+    /// The report.
+    #[serde(default)]
+    pub report: ReportSection,
+}
+
+/// `data`: at most one of `synth` and `pack`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// The corpus' folder; default `data/<study>` where one is made.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// A synthetic corpus: settings of `data synth`.
+    #[serde(default)]
+    pub synth: Option<Value>,
+    /// A corpus of text.
+    #[serde(default)]
+    pub pack: Option<PackSection>,
+}
+
+/// `data.pack`: settings of `data pack`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackSection {
+    /// Files and folders of text.
+    #[serde(default)]
+    pub inputs: Vec<PathBuf>,
+    /// `bytes`, `train:VOCAB` or a `tokenizer.json`; default bytes.
+    #[serde(default)]
+    pub tokenizer: Option<String>,
+    /// Of the order of documents; default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// Share of documents that become validation; default 0.05.
+    #[serde(default, deserialize_with = "optional_quantity")]
+    pub validation_fraction: Option<f64>,
+    /// Field of JSON lines that holds the text; default `text`.
+    #[serde(default)]
+    pub field: Option<String>,
+    /// End-of-document token of a `tokenizer.json`.
+    #[serde(default)]
+    pub eos: Option<String>,
+}
+
+/// One of `fits`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FitSection {
+    /// What figures call it.
+    pub name: String,
+    /// `power` or `power+floor`.
+    pub form: String,
+    /// Column of the scale.
+    pub x: String,
+    /// Column of the loss.
+    pub y: String,
+    /// Column that splits the rows.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// What x is, for people; default the column.
+    #[serde(default)]
+    pub x_label: Option<String>,
+}
+
+/// One of `figures`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FigureSection {
+    /// Its files' name.
+    pub name: String,
+    /// The fit whose points and curves it shows.
+    pub fit: String,
+    /// Heading.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Default the column.
+    #[serde(default)]
+    pub y_label: Option<String>,
+    /// One sentence below it in the report.
+    #[serde(default)]
+    pub caption: Option<String>,
+}
+
+/// `report`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportSection {
+    /// Heading; default the study's name.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// One line on the corpus.
+    #[serde(default)]
+    pub corpus: Option<String>,
+}
+
+impl FitSection {
+    /// The form, which [`StudyFile::read`] has checked.
+    pub(super) fn law(&self) -> Form {
+        form(&self.form).expect("checked when the file was read")
+    }
+
+    /// What x is, for people.
+    pub(super) fn x_label(&self) -> &str {
+        self.x_label.as_deref().unwrap_or(&self.x)
+    }
+}
+
+fn form(name: &str) -> Option<Form> {
+    Form::ALL.into_iter().find(|form| form.name() == name)
+}
+
+impl StudyFile {
+    /// Reads a study and applies `key=value` assignments.
+    pub(super) fn read(path: &Path, assignments: &[&String]) -> Result<Self, StudyError> {
+        let mut tree = load::read_tree(path)?;
+        let mut study: Self = load::read(path)?;
+        if !assignments.is_empty() {
+            for assignment in assignments {
+                load::set_from_text(&mut tree, assignment)?;
+            }
+            study = load::from_tree(tree, &path.display().to_string())?;
+        }
+        study.check(&path.display().to_string())?;
+        Ok(study)
+    }
+
+    fn check(&self, origin: &str) -> Result<(), StudyError> {
+        let refuse = |place: &str, problem: String| {
+            Err(StudyError::Layout { origin: origin.to_owned(), place: place.to_owned(), problem })
+        };
+        let plain = |name: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
+        };
+        let named =
+            std::iter::once(("study", &self.study)).chain(self.figures.iter().map(|figure| ("figures", &figure.name)));
+        for (place, name) in named {
+            if !plain(name) {
+                return refuse(place, format!("'{name}' becomes a file name: use letters, digits, '-', '_' and '.'"));
+            }
+        }
+        if self.data.synth.is_some() && self.data.pack.is_some() {
+            return refuse("data", "a corpus is either synth or pack, not both".to_owned());
+        }
+        for fit in &self.fits {
+            if form(&fit.form).is_none() {
+                let known: Vec<&str> = Form::ALL.iter().map(|form| form.name()).collect();
+                return refuse("fits", format!("unknown form '{}'; known: {}", fit.form, known.join(", ")));
+            }
+            if self.fits.iter().filter(|other| other.name == fit.name).count() > 1 {
+                return refuse("fits", format!("two fits are called '{}'", fit.name));
+            }
+        }
+        for figure in &self.figures {
+            if !self.fits.iter().any(|fit| fit.name == figure.fit) {
+                return refuse("figures", format!("{} shows '{}', which is none of fits", figure.name, figure.fit));
+            }
+            if self.figures.iter().filter(|other| other.name == figure.name).count() > 1 {
+                return refuse("figures", format!("two figures are called '{}'", figure.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The synthetic corpus, where the study has one.
+    pub(super) fn synthetic(&self, origin: &str) -> Result<Option<SyntheticSpec>, StudyError> {
+        let Some(written) = &self.data.synth else { return Ok(None) };
+        let spec = load::from_tree(plain_numbers(written.clone()), &format!("{origin}: data.synth"))?;
+        Ok(Some(spec))
+    }
+}
+
+/// `2M` and `2^21` as the numbers that they stand for.
+fn plain_numbers(value: Value) -> Value {
+    match value {
+        Value::String(text) => match parse_quantity(&text) {
+            Some(number) if number.fract() == 0.0 && (0.0..2f64.powi(53)).contains(&number) => (number as u64).into(),
+            Some(number) => number.into(),
+            None => Value::String(text),
+        },
+        Value::Object(map) => Value::Object(map.into_iter().map(|(k, v)| (k, plain_numbers(v))).collect()),
+        Value::Null => Value::Object(serde_json::Map::new()),
+        other => other,
+    }
+}
+
+impl PackSection {
+    /// What is to be packed.
+    pub(super) fn spec(&self, origin: &str) -> Result<PackSpec, StudyError> {
+        let refuse = |place: &str, problem: String| StudyError::Layout {
+            origin: origin.to_owned(),
+            place: format!("data.pack.{place}"),
+            problem,
+        };
+        if self.inputs.is_empty() {
+            let hint = "no text is named; hint: add --set data.pack.inputs=[FOLDER]";
+            return Err(refuse("inputs", hint.to_owned()));
+        }
+        let tokenizer = self.tokenizer.as_deref().unwrap_or("bytes").parse();
+        Ok(PackSpec {
+            inputs: self.inputs.clone(),
+            tokenizer: tokenizer.map_err(|problem| refuse("tokenizer", problem))?,
+            seed: self.seed,
+            validation_fraction: self.validation_fraction.unwrap_or(0.05),
+            field: self.field.clone().unwrap_or_else(|| "text".to_owned()),
+            eos: self.eos.clone(),
+        })
+    }
+}

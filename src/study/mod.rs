@@ -1,0 +1,169 @@
+//! A whole study: one file that names data, sweep, fits, figures and a report, and the steps that make them.
+//!
+//! Each step looks at what it would write and at what that depends on, and does nothing when both are as they were: an
+//! interrupted study carries on, a finished one is only read. Corpora and runs know themselves whether they are
+//! complete; for the rest `state.json` keeps a hash of what each step was made from.
+
+mod file;
+mod outputs;
+
+pub use file::{DataSection, FigureSection, FitSection, PackSection, ReportSection, StudyFile};
+pub use outputs::FitRow;
+
+use crate::analysis::FrameError;
+use crate::config::ConfigError;
+use crate::data::pack::pack;
+use crate::data::{CorpusInfo, DataError, ProgressFn, synthetic};
+use crate::files::WriteError;
+use crate::plot::PlotError;
+use crate::report::results::{self, ResultsError};
+use crate::sweep::devices::Machine;
+use crate::sweep::{SweepError, SweepFile, SweepPlan, plan};
+use std::path::{Path, PathBuf};
+
+/// Why a study cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StudyError {
+    /// The file or a value in it is not what was expected.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A part of the file has no meaning.
+    #[error("{origin}: {place}: {problem}")]
+    Layout {
+        /// The study's file.
+        origin: String,
+        /// The key.
+        place: String,
+        /// What is wrong and what would be accepted.
+        problem: String,
+    },
+    /// The corpus cannot be made.
+    #[error("cannot make the corpus: {0}")]
+    Data(#[from] DataError),
+    /// The sweep cannot be planned.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
+    /// The table of runs cannot be kept.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// The table of runs cannot be read as a fit needs it.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A figure cannot be drawn.
+    #[error("figure {name}: {source}")]
+    Plot {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: PlotError,
+    },
+    /// An output cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// An output cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Made or remade its outputs.
+    Made,
+    /// Found them as they have to be.
+    Current,
+}
+
+/// A study and where its outputs lie.
+#[derive(Clone, Debug)]
+pub struct Study {
+    /// As written.
+    pub file: StudyFile,
+    /// The file, for messages and for the report.
+    pub origin: PathBuf,
+    /// Folder of its outputs.
+    pub folder: PathBuf,
+    /// Folder of all runs.
+    pub runs_dir: PathBuf,
+    /// `key=value` for its sweep.
+    sweep_assignments: Vec<String>,
+}
+
+impl Study {
+    /// Reads a study; `key=value` assignments change it, and with the prefix `sweep.` its sweep (`sweep.seed=2`).
+    pub fn read(path: &Path, assignments: &[String], results_dir: &Path, runs_dir: &Path) -> Result<Self, StudyError> {
+        let (for_sweep, own): (Vec<&String>, Vec<&String>) = assignments.iter().partition(|a| a.starts_with("sweep."));
+        let file = StudyFile::read(path, &own)?;
+        Ok(Self {
+            folder: results_dir.join(&file.study),
+            file,
+            origin: path.to_owned(),
+            runs_dir: runs_dir.to_owned(),
+            sweep_assignments: for_sweep.iter().map(|a| a.trim_start_matches("sweep.").to_owned()).collect(),
+        })
+    }
+
+    /// The folder of its corpus, where it says one.
+    pub fn corpus_folder(&self) -> Option<PathBuf> {
+        let data = &self.file.data;
+        match (&data.path, data.synth.is_some() || data.pack.is_some()) {
+            (Some(path), _) => Some(path.clone()),
+            (None, true) => Some(Path::new("data").join(&self.file.study)),
+            (None, false) => None,
+        }
+    }
+
+    /// Its corpus, once there is one.
+    pub fn corpus(&self) -> Result<Option<CorpusInfo>, StudyError> {
+        Ok(self.corpus_folder().map(|folder| CorpusInfo::in_folder(&folder)).transpose()?.flatten())
+    }
+
+    /// Makes the corpus, or finds it complete.
+    pub fn prepare_data(&self, progress: ProgressFn) -> Result<Step, StudyError> {
+        let Some(folder) = self.corpus_folder() else { return Ok(Step::Current) };
+        let before = CorpusInfo::in_folder(&folder)?;
+        let origin = self.origin.display().to_string();
+        let now = match (self.file.synthetic(&origin)?, &self.file.data.pack) {
+            (Some(spec), _) => Some(synthetic::generate(&spec, &folder, progress)?),
+            (None, Some(section)) => Some(pack(&section.spec(&origin)?, &folder, progress)?.info),
+            (None, None) => before.clone(),
+        };
+        Ok(if before == now { Step::Current } else { Step::Made })
+    }
+
+    /// Its sweep, on its corpus.
+    pub fn plan(&self, machine: &Machine) -> Result<(SweepFile, SweepPlan), StudyError> {
+        let mut assignments = Vec::new();
+        if let Some(folder) = self.corpus_folder() {
+            for (key, prefix) in [("data.train", "train"), ("data.val", "validation")] {
+                let path = folder.join(prefix);
+                assignments.push(format!("{key}={}", serde_json::json!(path.to_string_lossy())));
+            }
+        }
+        assignments.extend(self.sweep_assignments.iter().cloned());
+        let sweep = SweepFile::read(&self.file.sweep, &assignments)?;
+        let plan = SweepPlan::new(&sweep, &self.runs_dir, machine)?;
+        Ok((sweep, plan))
+    }
+
+    /// The table of its runs.
+    pub fn table(&self) -> PathBuf {
+        self.folder.join("runs.csv")
+    }
+
+    /// Writes the table of every run that has ended.
+    pub fn write_runs(&self, plan: &SweepPlan) -> Result<Step, StudyError> {
+        let text = results::to_csv(&plan::collect(plan, &self.runs_dir)?)?;
+        outputs::write_if_changed(&self.table(), text.as_bytes())
+    }
+
+    /// The report that ends it.
+    pub fn report_path(&self) -> PathBuf {
+        self.folder.join("report.html")
+    }
+}

@@ -1,0 +1,320 @@
+//! What a study makes of its runs: fits, figures, the report.
+
+use super::{FigureSection, FitSection, Step, Study, StudyError};
+use crate::analysis::{self, Columns, Fit, FitError, FitOptions, Row, ScalingPoint, Table};
+use crate::data::CorpusInfo;
+use crate::files::write_atomic;
+use crate::plot::{Figure, FittedCurve, FloorLine, Series, SeriesPoint};
+use crate::report::results::ResultsError;
+use crate::report::{CorpusSummary, GroupResult, MissingRun, ReportFigure, ReportInput, RerunCommand};
+use crate::sweep::{SweepPlan, plan};
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Changes whenever outputs of equal inputs would differ, in part by the program's version.
+const MAKER: &str = concat!("lossfloor ", env!("CARGO_PKG_VERSION"));
+
+/// Writes `path` unless it says just that already.
+pub(super) fn write_if_changed(path: &Path, contents: &[u8]) -> Result<Step, StudyError> {
+    if std::fs::read(path).is_ok_and(|old| old == contents) {
+        return Ok(Step::Current);
+    }
+    write_atomic(path, contents)?;
+    Ok(Step::Made)
+}
+
+/// One row of `fits.csv`: a law, or why there is none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct FitRow {
+    pub fit: String,
+    pub group: String,
+    pub form: &'static str,
+    pub n: usize,
+    pub status: &'static str,
+    #[serde(rename = "A")]
+    pub a: Option<f64>,
+    #[serde(rename = "A_se")]
+    pub a_se: Option<f64>,
+    pub b: Option<f64>,
+    pub b_se: Option<f64>,
+    #[serde(rename = "C")]
+    pub c: Option<f64>,
+    #[serde(rename = "C_se")]
+    pub c_se: Option<f64>,
+    #[serde(rename = "C_lo")]
+    pub c_lo: Option<f64>,
+    #[serde(rename = "C_hi")]
+    pub c_hi: Option<f64>,
+    pub r2: Option<f64>,
+    pub reason: Option<String>,
+}
+
+/// One group of one fit.
+struct Fitted {
+    group: String,
+    rows: Vec<Row>,
+    outcome: Result<Fit, FitError>,
+}
+
+impl Study {
+    fn fitted(&self, section: &FitSection) -> Result<Vec<Fitted>, StudyError> {
+        let columns = Columns {
+            inputs: vec![section.x.clone()],
+            y: section.y.clone(),
+            // Every results table has it, for the loss that runs report as theirs.
+            y_se: (section.y == "val_loss").then(|| "val_loss_se".to_owned()),
+            group: section.group.clone(),
+        };
+        let table = Table::read(&self.table(), &columns)?;
+        let options = FitOptions::new(section.law());
+        let group = |name: Option<String>| {
+            let rows: Vec<Row> = table.rows.iter().filter(|row| row.group == name).cloned().collect();
+            let points: Vec<_> = rows.iter().map(|row| ScalingPoint { x: row.inputs[0], y: row.y }).collect();
+            Fitted { outcome: analysis::fit(&points, &options), rows, group: name.unwrap_or_else(|| "all".to_owned()) }
+        };
+        Ok(table.groups().into_iter().map(group).collect())
+    }
+
+    /// Whether any run has completed, so that there is something to fit.
+    fn has_points(&self, plan: &SweepPlan) -> bool {
+        plan.runs.iter().any(|run| run.val_loss.is_some())
+    }
+
+    /// Fits every law, to `fits.json` and `fits.csv`. The flag tells whether all groups of some fit are without one.
+    pub fn fit(&self, plan: &SweepPlan) -> Result<(Step, bool), StudyError> {
+        let paths = [self.folder.join("fits.json"), self.folder.join("fits.csv")];
+        let inputs = self.inputs(&[&format!("{:?}", self.file.fits)], &[self.table()])?;
+        if let Some(nothing_fits) = self.is_current("fit", &inputs, &paths) {
+            return Ok((Step::Current, nothing_fits));
+        }
+        let (mut rows, mut entries, mut nothing_fits) = (Vec::new(), Vec::new(), false);
+        for section in self.file.fits.iter().filter(|_| self.has_points(plan)) {
+            let groups = self.fitted(section)?;
+            nothing_fits |= groups.iter().all(|group| group.outcome.is_err());
+            rows.extend(groups.iter().map(|group| row(section, group)));
+            entries.extend(groups.iter().map(|group| entry(section, group)));
+        }
+        nothing_fits |= !self.file.fits.is_empty() && rows.is_empty();
+        let document = serde_json::to_string_pretty(&json!({ "schema": 1, "fits": entries }));
+        let document = document.expect("string keys and finite numbers") + "\n";
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let encode = |error: &dyn std::fmt::Display| ResultsError::Encode(error.to_string());
+        for row in &rows {
+            writer.serialize(row).map_err(|error| encode(&error))?;
+        }
+        write_atomic(&paths[0], document.as_bytes())?;
+        write_atomic(&paths[1], &writer.into_inner().map_err(|error| encode(&error))?)?;
+        self.set_current("fit", &inputs, nothing_fits)?;
+        Ok((Step::Made, nothing_fits))
+    }
+
+    fn figure_paths(&self, figure: &FigureSection) -> [PathBuf; 2] {
+        ["svg", "png"].map(|ending| self.folder.join(format!("{}.{ending}", figure.name)))
+    }
+
+    /// Draws every figure as .svg and .png.
+    pub fn draw(&self, plan: &SweepPlan) -> Result<Step, StudyError> {
+        if !self.has_points(plan) {
+            return Ok(Step::Current);
+        }
+        let corpus = self.corpus()?;
+        let specs = format!("{:?}{:?}{:?}", self.file.fits, self.file.figures, corpus.as_ref().map(|c| c.floor_nats));
+        let inputs = self.inputs(&[&specs], &[self.table()])?;
+        let paths: Vec<PathBuf> = self.file.figures.iter().flat_map(|figure| self.figure_paths(figure)).collect();
+        if self.is_current("figure", &inputs, &paths).is_some() {
+            return Ok(Step::Current);
+        }
+        for section in &self.file.figures {
+            let fit = self.file.fits.iter().find(|fit| fit.name == section.fit).expect("checked when read");
+            let figure = self.figure(section, fit, corpus.as_ref())?;
+            let draw = |source| StudyError::Plot { name: section.name.clone(), source };
+            let [svg, png] = self.figure_paths(section);
+            write_atomic(&svg, figure.svg().map_err(draw)?.as_bytes())?;
+            write_atomic(&png, &figure.png().map_err(draw)?)?;
+        }
+        self.set_current("figure", &inputs, false)?;
+        Ok(Step::Made)
+    }
+
+    fn figure(
+        &self,
+        section: &FigureSection,
+        fit: &FitSection,
+        corpus: Option<&CorpusInfo>,
+    ) -> Result<Figure, StudyError> {
+        let series = self.fitted(fit)?.into_iter().map(|group| Series {
+            name: group.group,
+            points: group.rows.iter().map(|row| SeriesPoint { x: row.inputs[0], y: row.y, y_se: row.y_se }).collect(),
+            curve: group.outcome.as_ref().ok().map(FittedCurve::from),
+        });
+        let floor = corpus.and_then(|corpus| corpus.floor_nats).filter(|_| fit.y == "val_loss");
+        Ok(Figure {
+            title: section.title.clone().unwrap_or_default(),
+            x_label: fit.x_label().to_owned(),
+            y_label: section.y_label.clone().unwrap_or_else(|| fit.y.clone()),
+            series: series.filter(|series| !series.points.is_empty()).collect(),
+            floor: floor.map(|loss| FloorLine { loss, label: "true floor".to_owned() }),
+        })
+    }
+
+    /// Writes `report.md` and `report.html`.
+    pub fn report(&self, plan: &SweepPlan) -> Result<Step, StudyError> {
+        let corpus = self.corpus()?;
+        let records = plan::collect(plan, &self.runs_dir)?;
+        let missing = plan.runs.iter().filter(|run| !records.iter().any(|record| record.run_id == run.id.0));
+        let missing = missing.map(|run| MissingRun {
+            run_id: run.id.0.clone(),
+            label: run.config.label.clone(),
+            state: run.state.name().to_owned(),
+        });
+        let missing: Vec<MissingRun> = missing.collect();
+        let drawn = self.file.figures.iter().filter(|_| self.has_points(plan));
+        let figures: Vec<(&FigureSection, PathBuf)> =
+            drawn.map(|figure| (figure, self.figure_paths(figure)[0].clone())).collect();
+        let specs = format!("{:?}{missing:?}{corpus:?}{}", self.file, self.origin.display());
+        let sources: Vec<PathBuf> = figures.iter().map(|(_, svg)| svg.clone()).chain([self.table()]).collect();
+        let inputs = self.inputs(&[&specs], &sources)?;
+        let paths = [self.folder.join("report.md"), self.report_path()];
+        if self.is_current("report", &inputs, &paths).is_some() {
+            return Ok(Step::Current);
+        }
+        let mut shown = Vec::new();
+        for (figure, path) in figures {
+            let svg = std::fs::read_to_string(&path).map_err(|source| StudyError::Read { path, source })?;
+            shown.push(ReportFigure {
+                caption: figure.caption.clone().unwrap_or_default(),
+                svg_path: format!("{}.svg", figure.name).into(),
+                png_path: Some(format!("{}.png", figure.name).into()),
+                svg,
+            });
+        }
+        let first = self.file.fits.first().filter(|_| self.has_points(plan));
+        let fits = first.map(|section| self.fitted(section)).transpose()?.unwrap_or_default();
+        let report = ReportInput {
+            title: self.file.report.title.clone().unwrap_or_else(|| self.file.study.clone()),
+            study: self.file.study.clone(),
+            generated_by: MAKER.to_owned(),
+            records,
+            missing,
+            x_label: first.map_or(String::new(), |section| section.x_label().to_owned()),
+            fits: fits.into_iter().map(|fit| GroupResult { group: fit.group, outcome: fit.outcome }).collect(),
+            figures: shown,
+            corpus: corpus.map(|info| self.summary(&info)),
+            commands: self.commands(),
+        };
+        write_atomic(&paths[0], report.markdown().as_bytes())?;
+        write_atomic(&paths[1], report.html().as_bytes())?;
+        self.set_current("report", &inputs, false)?;
+        Ok(Step::Made)
+    }
+
+    fn summary(&self, info: &CorpusInfo) -> CorpusSummary {
+        let folder = self.corpus_folder().unwrap_or_default();
+        let description = self.file.report.corpus.clone().unwrap_or_else(|| folder.display().to_string());
+        CorpusSummary {
+            description,
+            train_tokens: info.train_tokens,
+            validation_tokens: info.validation_tokens,
+            vocab_size: info.vocab_size,
+            floor: info.floor_nats,
+        }
+    }
+
+    /// How to get each number of the report again.
+    fn commands(&self) -> Vec<RerunCommand> {
+        let command = |what: &str, command: String| RerunCommand { what: what.to_owned(), command };
+        let mut out = vec![
+            command("The whole study", format!("lossfloor reproduce {}", self.origin.display())),
+            command("One run", format!("lossfloor train {}/RUN_ID/config.yaml", self.runs_dir.display())),
+        ];
+        for fit in &self.file.fits {
+            let group = fit.group.as_ref().map_or(String::new(), |group| format!(" --group {group}"));
+            let (table, form) = (self.table(), &fit.form);
+            let line = format!("lossfloor fit {} --form {form} --x {} --y {}{group}", table.display(), fit.x, fit.y);
+            out.push(command(&format!("Fit {}", fit.name), line));
+        }
+        out
+    }
+
+    /// A hash of what a step is made from.
+    fn inputs(&self, words: &[&str], files: &[PathBuf]) -> Result<String, StudyError> {
+        let mut hash = Sha256::new();
+        for word in [MAKER].iter().chain(words) {
+            hash.update(word.as_bytes());
+            hash.update([0]);
+        }
+        for path in files {
+            let bytes = std::fs::read(path).map_err(|source| StudyError::Read { path: path.clone(), source })?;
+            hash.update(Sha256::digest(&bytes));
+        }
+        Ok(hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.folder.join("state.json")
+    }
+
+    fn state(&self) -> BTreeMap<String, (String, bool)> {
+        let text = std::fs::read_to_string(self.state_path()).unwrap_or_default();
+        // A state that cannot be read says that nothing is current.
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// The flag that was kept with a step whose outputs are there and whose inputs are the same.
+    fn is_current(&self, step: &str, inputs: &str, outputs: &[PathBuf]) -> Option<bool> {
+        let (kept, flag) = self.state().remove(step)?;
+        (kept == inputs && outputs.iter().all(|path| path.exists())).then_some(flag)
+    }
+
+    fn set_current(&self, step: &str, inputs: &str, flag: bool) -> Result<(), StudyError> {
+        let mut state = self.state();
+        state.insert(step.to_owned(), (inputs.to_owned(), flag));
+        let text = serde_json::to_string_pretty(&state).expect("plain strings and flags") + "\n";
+        Ok(write_atomic(&self.state_path(), text.as_bytes())?)
+    }
+}
+
+fn row(section: &FitSection, group: &Fitted) -> FitRow {
+    let fit = group.outcome.as_ref().ok();
+    let estimate = |name: &str| fit.and_then(|fit| fit.estimate(name));
+    let value = |name: &str| estimate(name).map(|estimate| estimate.value);
+    let se = |name: &str| estimate(name).and_then(|estimate| estimate.se);
+    let interval = estimate("C").and_then(|estimate| estimate.interval);
+    FitRow {
+        fit: section.name.clone(),
+        group: group.group.clone(),
+        form: section.law().name(),
+        n: group.rows.len(),
+        status: fit.map_or("no_fit", |fit| fit.status.name()),
+        a: value("A"),
+        a_se: se("A"),
+        b: value("b"),
+        b_se: se("b"),
+        c: value("C"),
+        c_se: se("C"),
+        c_lo: interval.and_then(|interval| interval.lo),
+        c_hi: interval.and_then(|interval| interval.hi),
+        r2: fit.map(|fit| fit.r2),
+        reason: group.outcome.as_ref().err().map(FitError::to_string),
+    }
+}
+
+/// One entry of `fits.json`, laid out as `fit --json` does.
+fn entry(section: &FitSection, group: &Fitted) -> serde_json::Value {
+    let fit = group.outcome.as_ref().ok();
+    let estimates = fit.map_or(&[][..], |fit| &fit.estimates);
+    let params: BTreeMap<_, _> = estimates.iter().map(|e| (e.name, e.value)).collect();
+    let se: BTreeMap<_, _> = estimates.iter().map(|e| (e.name, e.se)).collect();
+    let interval: BTreeMap<_, _> =
+        estimates.iter().filter_map(|e| Some((e.name, e.interval.map(|i| [i.lo, i.hi])?))).collect();
+    json!({
+        "fit": section.name, "group": group.group, "form": section.law().name(), "n": group.rows.len(),
+        "status": fit.map_or("no_fit", |fit| fit.status.name()), "objective": fit.map(|fit| fit.objective),
+        "params": params, "se": se, "interval": interval, "r2": fit.map(|fit| fit.r2),
+        "kappa": fit.and_then(|fit| fit.kappa), "reason": group.outcome.as_ref().err().map(FitError::to_string),
+    })
+}

@@ -1,0 +1,93 @@
+//! What this machine has to run things on, found without LibTorch.
+
+use super::{SweepError, SweepFile};
+use serde_json::Value;
+
+/// GPUs and cores that runs may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// What `CUDA_VISIBLE_DEVICES` has to say for each visible GPU.
+    pub gpus: Vec<String>,
+    /// CPU cores.
+    pub cores: usize,
+}
+
+/// Where runs go: some on a GPU each, the others on cores of the CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// One entry per run that fits: the GPU it would see.
+    pub gpus: Vec<String>,
+    /// Cores that runs without a GPU share.
+    pub cores: usize,
+    /// Runs at once, at most.
+    pub most: usize,
+}
+
+impl Machine {
+    /// Looks at this machine. `visible` is the environment's `CUDA_VISIBLE_DEVICES`.
+    pub fn detect(visible: Option<&str>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let gpus = match visible {
+            // As CUDA reads it: what stands after the first invalid entry does not count.
+            Some(list) => list
+                .split(',')
+                .map(str::trim)
+                .take_while(|entry| !entry.is_empty() && !entry.starts_with('-'))
+                .map(str::to_owned)
+                .collect(),
+            None => (0..count_gpus()).map(|index| index.to_string()).collect(),
+        };
+        Self { gpus, cores }
+    }
+
+    /// The slots that a sweep's `backends.local` and `run.max_running` leave of this machine.
+    pub fn slots(&self, sweep: &SweepFile) -> Result<Slots, SweepError> {
+        let local = &sweep.backends.local;
+        let place = "backends.local.gpus";
+        let chosen: Vec<String> = match &local.gpus {
+            None => self.gpus.clone(),
+            Some(Value::String(word)) if word == "all" => self.gpus.clone(),
+            Some(Value::Array(positions)) => {
+                let mut chosen = Vec::new();
+                for position in positions {
+                    let gpu = position.as_u64().and_then(|index| self.gpus.get(index as usize));
+                    chosen.push(gpu.cloned().ok_or_else(|| {
+                        sweep.layout(place, format!("{position} is none of the {} visible GPUs", self.gpus.len()))
+                    })?);
+                }
+                chosen
+            }
+            Some(other) => {
+                return Err(sweep.layout(place, format!("{other} is neither 'all' nor a list such as [0, 1]")));
+            }
+        };
+        // Runs are dealt out over the GPUs before any GPU gets its second one.
+        let per_gpu = local.runs_per_gpu.unwrap_or(1);
+        let gpus = (0..per_gpu).flat_map(|_| chosen.iter().cloned()).collect();
+        Ok(Slots { gpus, cores: self.cores, most: sweep.run.max_running.unwrap_or(usize::MAX) })
+    }
+}
+
+fn count_gpus() -> usize {
+    if let Ok(entries) = std::fs::read_dir("/proc/driver/nvidia/gpus") {
+        return entries.flatten().count();
+    }
+    let listing = std::process::Command::new("nvidia-smi").arg("-L").output();
+    match listing {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.starts_with("GPU ")).count()
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Machine;
+
+    #[test]
+    fn visible_devices_are_read_as_cuda_does() {
+        assert_eq!(Machine::detect(Some("2, 0,-1,1")).gpus, ["2", "0"]);
+        assert_eq!(Machine::detect(Some("")).gpus, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,317 @@
+//! [`SweepFile`]: a sweep as written.
+
+use super::SweepError;
+use crate::config::{CheckpointSection, PrecisionChoice, load};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+
+/// A map in the order of the file: axes are multiplied in the order in which they are written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entries<T>(pub Vec<(String, T)>);
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MapVisitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for MapVisitor<T> {
+            type Value = Entries<T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a map")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(MapVisitor(std::marker::PhantomData))
+    }
+}
+
+/// A whole sweep as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepFile {
+    /// Its name, and that of its results.
+    pub sweep: String,
+    /// A training config that every run starts from.
+    #[serde(default)]
+    pub base: Value,
+    /// Axes that are multiplied.
+    #[serde(default)]
+    pub grid: Entries<Value>,
+    /// Lists that move together.
+    #[serde(default)]
+    pub zip: Entries<Value>,
+    /// One axis of named sets of overrides.
+    #[serde(default)]
+    pub variants: Entries<Value>,
+    /// Points beside the product.
+    #[serde(default)]
+    pub include: Vec<IncludeBlock>,
+    /// Conditions that take points out.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// How runs are executed.
+    #[serde(default)]
+    pub exec: ExecBlock,
+    /// How the sweep is carried out.
+    #[serde(default)]
+    pub run: RunSection,
+    /// Where.
+    #[serde(default)]
+    pub backends: BackendsSection,
+    /// What follows; kept for a later version.
+    #[serde(default)]
+    pub after: Vec<Value>,
+    /// Template of the runs' labels: `lr{scaling.lr}-s{seed}`.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// Config keys given on the command line: they win over everything in the file.
+    #[serde(skip)]
+    pub overrides: Vec<(String, Value)>,
+    /// The file, for messages.
+    #[serde(skip)]
+    pub origin: String,
+}
+
+/// One block of `include`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncludeBlock {
+    /// Values that all its points share.
+    #[serde(default)]
+    pub set: Value,
+    /// As at the top.
+    #[serde(default)]
+    pub grid: Entries<Value>,
+    /// As at the top.
+    #[serde(default)]
+    pub zip: Entries<Value>,
+    /// As at the top.
+    #[serde(default)]
+    pub variants: Entries<Value>,
+    /// The tag of its runs.
+    #[serde(default)]
+    pub tag: Option<String>,
+}
+
+/// `exec`, and each of `exec.rules`. Keys that only a later version acts on are kept, so that a file with them can be
+/// expanded.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecBlock {
+    /// In a rule: the condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// At the top: in order, a later match wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<ExecBlock>,
+    /// As in a training config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// As in a training config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionChoice>,
+    /// As in a training config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// CPU threads of one run; default 1 where runs share a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// As in a training config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointSection>,
+    /// GPUs of one run on one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u64>,
+    /// Nodes of one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u64>,
+    /// Recompute activations in the backward pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_checkpointing: Option<bool>,
+}
+
+/// Which run goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// By estimated time; wastes least at the end.
+    #[default]
+    LongestFirst,
+    /// As in the plan.
+    Listed,
+}
+
+/// A kind of ending that is not tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoRetry {
+    /// The run asked for more memory than there is.
+    Oom,
+    /// It diverged; never tried again in any case.
+    Nan,
+    /// Its config was refused; never tried again in any case.
+    Config,
+}
+
+/// `run`: how the sweep is carried out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSection {
+    /// Runs at once, whatever the machine could hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_running: Option<usize>,
+    /// How often a crashed run is tried again; default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// Which run goes first.
+    #[serde(default)]
+    pub order: Order,
+    /// Endings that are not tried again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_retry: Vec<NoRetry>,
+    /// Start nothing new after this many failures; default: carry on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_sweep_after: Option<usize>,
+    /// For a later version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_run: Option<Value>,
+}
+
+/// `backends`: where runs go.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendsSection {
+    /// This machine.
+    #[serde(default)]
+    pub local: LocalBackend,
+    /// For a later version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<Value>,
+}
+
+/// `backends.local`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalBackend {
+    /// `all`, or a list of positions among the visible GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Value>,
+    /// Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs_per_gpu: Option<usize>,
+}
+
+impl SweepFile {
+    /// Reads a sweep and applies `key=value` assignments: keys of the sweep (`run.max_running`, `base.seed`,
+    /// `grid.model.depth`) change it, any other is a config key that every run takes over whatever the file says.
+    pub fn read(path: &Path, assignments: &[String]) -> Result<Self, SweepError> {
+        // The typed parse takes the last of two equal keys of a loose map; the plain one refuses them.
+        load::read_tree(path)?;
+        let mut sweep: Self = load::read(path)?;
+        sweep.origin = path.display().to_string();
+        for assignment in assignments {
+            let Some((key, value)) = assignment.split_once('=') else {
+                return Err(sweep.layout("--set", format!("'{assignment}' is not of the form key=value")));
+            };
+            sweep.assign(key.trim(), load::scalar(value.trim()))?;
+        }
+        sweep.check()?;
+        Ok(sweep)
+    }
+
+    fn assign(&mut self, key: &str, value: Value) -> Result<(), SweepError> {
+        let (section, rest) = key.split_once('.').unwrap_or((key, ""));
+        match (section, rest) {
+            ("base", _) if !rest.is_empty() => load::set(&mut self.base, rest, value)?,
+            ("grid", _) if !rest.is_empty() => replace(&mut self.grid, rest, value),
+            ("zip", _) if !rest.is_empty() => replace(&mut self.zip, rest, value),
+            ("run", _) => self.run = patched(&self.run, "run", rest, value)?,
+            ("backends", _) => self.backends = patched(&self.backends, "backends", rest, value)?,
+            ("sweep", "") => self.sweep = load::from_tree(value, "--set sweep")?,
+            ("label", "") => self.label = load::from_tree(value, "--set label")?,
+            ("base" | "grid" | "zip" | "variants" | "include" | "exclude" | "after", _) => {
+                return Err(self.layout("--set", format!("'{key}' cannot be set from outside; edit the file")));
+            }
+            _ => self.overrides.push((key.to_owned(), value)),
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), SweepError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if self.sweep.is_empty() || self.sweep.starts_with('.') || !self.sweep.chars().all(plain) {
+            let problem = format!("'{}' becomes a file name: use letters, digits, '-', '_' and '.'", self.sweep);
+            return Err(self.layout("sweep", problem));
+        }
+        if self.exec.when.is_some() {
+            return Err(self.layout("exec.when", "a condition belongs to one of exec.rules"));
+        }
+        for (index, rule) in self.exec.rules.iter().enumerate() {
+            if rule.when.is_none() {
+                return Err(self.layout(&format!("exec.rules[{index}]"), "has no 'when'"));
+            }
+            if !rule.rules.is_empty() {
+                return Err(self.layout(&format!("exec.rules[{index}].rules"), "rules do not nest"));
+            }
+        }
+        for (place, zero) in [
+            ("run.max_running", self.run.max_running == Some(0)),
+            ("backends.local.runs_per_gpu", self.backends.local.runs_per_gpu == Some(0)),
+            ("run.stop_sweep_after", self.run.stop_sweep_after == Some(0)),
+            ("exec.threads", self.exec.threads == Some(0)),
+        ] {
+            if zero {
+                return Err(self.layout(place, "must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Parts that were read and change nothing, for people.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.backends.slurm.is_some() {
+            notes.push("backends.slurm is for a later version: runs are local".to_owned());
+        }
+        if !self.after.is_empty() {
+            notes.push("after is for a later version: use `lossfloor fit` and `lossfloor plot`".to_owned());
+        }
+        notes
+    }
+
+    /// An error about one place of this file.
+    pub fn layout(&self, place: &str, problem: impl Into<String>) -> SweepError {
+        SweepError::Layout { origin: self.origin.clone(), place: place.to_owned(), problem: problem.into() }
+    }
+}
+
+fn replace(entries: &mut Entries<Value>, key: &str, value: Value) {
+    match entries.0.iter_mut().find(|(name, _)| name == key) {
+        Some((_, old)) => *old = value,
+        None => entries.0.push((key.to_owned(), value)),
+    }
+}
+
+/// `section` with one key changed, typed anew so that a wrong key or value is refused as in a file.
+fn patched<T: Serialize + DeserializeOwned>(section: &T, name: &str, key: &str, value: Value) -> Result<T, SweepError> {
+    let mut tree = serde_json::to_value(section).expect("sections have string keys and finite numbers");
+    if key.is_empty() {
+        tree = value;
+    } else {
+        load::set(&mut tree, key, value)?;
+    }
+    let origin = if key.is_empty() { format!("--set {name}") } else { format!("--set {name}.{key}") };
+    Ok(load::from_tree(tree, &origin)?)
+}
