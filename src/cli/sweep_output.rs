@@ -184,12 +184,20 @@ struct Bars {
     runs: HashMap<usize, ProgressBar>,
 }
 
+fn label_width(plan: &SweepPlan) -> usize {
+    const WIDEST: usize = 32;
+    plan.runs.iter().map(|run| run.config.label.chars().count()).max().unwrap_or(0).min(WIDEST)
+}
+
 impl<'a> EventLog<'a> {
     /// Shows what happens to the runs of `plan`.
     pub(super) fn new(plan: &'a SweepPlan, runs_dir: &Path) -> Self {
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
-            let style = ProgressStyle::with_template("{prefix:<20!} {wide_bar} {pos}/{len} runs  {msg}");
+            let width = label_width(plan);
+            let style = ProgressStyle::with_template(&format!(
+                "{{prefix:<{width}!}} {{wide_bar}} {{pos}}/{{len}} runs  {{msg}}"
+            ));
             let total = all.add(ProgressBar::new(plan.runs.len() as u64).with_style(style.expect("well-formed")));
             total.set_prefix(plan.name.clone());
             Bars { all, total, runs: HashMap::new() }
@@ -269,7 +277,9 @@ impl<'a> EventLog<'a> {
     fn add_bar(&mut self, run: usize) {
         let planned = &self.plan.runs[run];
         if let Some(bars) = &mut self.bars {
-            let style = ProgressStyle::with_template("{prefix:<20!} {bar:20} {pos}/{len} steps  {msg}");
+            let width = label_width(self.plan);
+            let style =
+                ProgressStyle::with_template(&format!("{{prefix:<{width}!}} {{bar:10}} {{pos}}/{{len}}  {{msg}}"));
             let bar = ProgressBar::new(planned.config.steps()).with_style(style.expect("well-formed"));
             bar.set_prefix(planned.config.label.clone());
             bars.runs.insert(run, bars.all.insert_before(&bars.total, bar));
@@ -299,7 +309,7 @@ impl<'a> EventLog<'a> {
             bar.set_position(last.step);
             let left = planned.config.tokens.saturating_sub(last.tokens) as f64 / last.tokens_per_s.max(1e-9);
             bar.set_message(format!(
-                "loss {:.4}  {} tokens/s  {} left",
+                "loss {:.4}  {} tok/s  {} left",
                 last.loss,
                 units::si(last.tokens_per_s),
                 units::duration(left)

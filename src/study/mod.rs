@@ -90,7 +90,9 @@ pub struct Study {
     pub folder: PathBuf,
     /// Folder of all runs.
     pub runs_dir: PathBuf,
-    /// `key=value` for its sweep.
+    /// `key=value` as given, for the report.
+    assignments: Vec<String>,
+    /// Those for its sweep, without the prefix.
     sweep_assignments: Vec<String>,
 }
 
@@ -104,6 +106,7 @@ impl Study {
             file,
             origin: path.to_owned(),
             runs_dir: runs_dir.to_owned(),
+            assignments: assignments.to_vec(),
             sweep_assignments: for_sweep.iter().map(|a| a.trim_start_matches("sweep.").to_owned()).collect(),
         })
     }

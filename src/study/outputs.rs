@@ -175,7 +175,7 @@ impl Study {
         let drawn = self.file.figures.iter().filter(|_| self.has_points(plan));
         let figures: Vec<(&FigureSection, PathBuf)> =
             drawn.map(|figure| (figure, self.figure_paths(figure)[0].clone())).collect();
-        let specs = format!("{:?}{missing:?}{corpus:?}{}", self.file, self.origin.display());
+        let specs = format!("{:?}{missing:?}{corpus:?}{}{:?}", self.file, self.origin.display(), self.assignments);
         let sources: Vec<PathBuf> = figures.iter().map(|(_, svg)| svg.clone()).chain([self.table()]).collect();
         let inputs = self.inputs(&[&specs], &sources)?;
         let paths = [self.folder.join("report.md"), self.report_path()];
@@ -227,8 +227,9 @@ impl Study {
     /// How to get each number of the report again.
     fn commands(&self) -> Vec<RerunCommand> {
         let command = |what: &str, command: String| RerunCommand { what: what.to_owned(), command };
+        let set: String = self.assignments.iter().map(|assignment| format!(" --set '{assignment}'")).collect();
         let mut out = vec![
-            command("The whole study", format!("lossfloor reproduce {}", self.origin.display())),
+            command("The whole study", format!("lossfloor reproduce {}{set}", self.origin.display())),
             command("One run", format!("lossfloor train {}/RUN_ID/config.yaml", self.runs_dir.display())),
         ];
         for fit in &self.file.fits {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// FLOP/s of one CPU core on small models, until a run tells better.
-const ASSUMED_CORE: f64 = 4e9;
+const ASSUMED_CORE: f64 = 1e10;
 /// FLOP/s of one GPU, until a run tells better.
 const ASSUMED_GPU: f64 = 1e14;
 
