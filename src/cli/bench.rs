@@ -174,7 +174,8 @@ fn kernels(args: &KernelArgs) -> anyhow::Result<ExitStatus> {
         }
         rows.push((name, median(&mut fused), median(&mut reference)));
     }
-    let shape = format!("batch {}, length {}, channels {}, state {STATES}, fp32", args.batch, args.length, args.channels);
+    let shape =
+        format!("batch {}, length {}, channels {}, state {STATES}, fp32", args.batch, args.length, args.channels);
     if args.json {
         let rows: Vec<_> = rows
             .iter()
@@ -191,7 +192,12 @@ fn kernels(args: &KernelArgs) -> anyhow::Result<ExitStatus> {
             let ratio = format!("{:.1} x", reference / fused);
             table.add_row([(*name).to_owned(), format!("{fused:.2}"), format!("{reference:.2}"), ratio]);
         }
-        let head = format!("{shape}; {} with {} threads; medians of {}", device_name(device), tch::get_num_threads(), args.rounds);
+        let head = format!(
+            "{shape}; {} with {} threads; medians of {}",
+            device_name(device),
+            tch::get_num_threads(),
+            args.rounds
+        );
         output::print(&format!("{head}\n{table}"))?;
     }
     Ok(ExitStatus::Done)

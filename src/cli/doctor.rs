@@ -51,15 +51,17 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<ExitStatus> {
         ("cuda", Feature::from(cuda, "training on a GPU, in bf16")),
         ("nvrtc", Feature::from(library("libnvrtc.so.13"), "kernels compiled for the GPU at run time")),
         ("nccl", Feature::from(library("libnccl.so.2"), "runs over several GPUs")),
-        ("gloo", Feature::from(libtorch.as_ref().map(|_| "inside LibTorch".to_owned()), "runs over several CPU processes")),
+        (
+            "gloo",
+            Feature::from(libtorch.as_ref().map(|_| "inside LibTorch".to_owned()), "runs over several CPU processes"),
+        ),
         ("slurm", Feature::from(first_line("sinfo", "--version"), "sweeps on a cluster")),
         ("fonts", Feature::found("embedded; figures need none of the machine's")),
         ("nvidia driver", Feature::from(driver(), "any use of a GPU")),
     ];
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     if args.json {
-        let map: serde_json::Map<_, _> =
-            features.iter().map(|(name, f)| ((*name).to_owned(), json!(f))).collect();
+        let map: serde_json::Map<_, _> = features.iter().map(|(name, f)| ((*name).to_owned(), json!(f))).collect();
         output::json(&json!({ "libtorch": libtorch, "devices": devices, "features": map, "cpu_cores": cores }))?;
         return Ok(ExitStatus::Done);
     }
@@ -135,5 +137,9 @@ fn library(name: &str) -> Option<String> {
         folders.extend(["cu13/lib", "nccl/lib", "cuda_nvrtc/lib"].map(|part| packages.join("nvidia").join(part)));
     }
     folders.extend(["/usr/local/cuda/lib64", "/usr/lib/x86_64-linux-gnu"].map(|f| Path::new(f).to_owned()));
-    folders.into_iter().map(|folder| folder.join(name)).find(|path| path.exists()).map(|path| path.display().to_string())
+    folders
+        .into_iter()
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists())
+        .map(|path| path.display().to_string())
 }

@@ -216,13 +216,7 @@ fn describe_text(model: &ModelConfig, architecture: &dyn Architecture, args: &De
             None => kind.to_owned(),
         };
         let window = window.map_or(String::new(), |w| w.to_string());
-        table.add_row([
-            index.to_string(),
-            kind,
-            window,
-            writes(layer).join(", "),
-            readers(model, index).join(" "),
-        ]);
+        table.add_row([index.to_string(), kind, window, writes(layer).join(", "), readers(model, index).join(" ")]);
     }
     let tied = if shape.tie_embeddings { "tied" } else { "untied" };
     let lines = [

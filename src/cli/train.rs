@@ -50,8 +50,7 @@ fn configuration(path: &Path, set: &[String]) -> anyhow::Result<RunConfig> {
         }
         load::from_tree(tree, "--set").map_err(usage)?
     };
-    RunConfig::resolve(&written, &data_facts)
-        .map_err(|error| usage(format!("{}: {error}", path.display())))
+    RunConfig::resolve(&written, &data_facts).map_err(|error| usage(format!("{}: {error}", path.display())))
 }
 
 pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {

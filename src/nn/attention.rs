@@ -3,8 +3,8 @@
 use super::layers::rotate;
 use super::{LayerContext, Linear, Mixer, ParamStore, RmsNorm, RotaryEmbedding};
 use crate::arch::{AttentionForm, ModelShape};
-use crate::ops::attention::{AttentionOptions, attention, differential_attention};
 use crate::ops::Backend;
+use crate::ops::attention::{AttentionOptions, attention, differential_attention};
 use tch::Tensor;
 
 /// Differential attention between a layer's projections: λ and the norm of the difference.
@@ -49,7 +49,10 @@ impl DifferentialHeads {
 /// Where keys and values come from.
 #[derive(Debug)]
 enum KeyValues {
-    Own { k_proj: Linear, v_proj: Linear },
+    Own {
+        k_proj: Linear,
+        v_proj: Linear,
+    },
     /// Of the layer with this index.
     Borrowed(usize),
 }
@@ -125,10 +128,9 @@ impl Mixer for Attention {
         let tables = self.rope.as_ref().map(|rope| rope.tables(time, x_btw.device()));
         let q = self.heads(&self.q_proj.forward(x_btw), tables.as_ref());
         let (k, v) = match &self.key_values {
-            KeyValues::Own { k_proj, v_proj } => (
-                self.heads(&k_proj.forward(x_btw), tables.as_ref()),
-                self.heads(&v_proj.forward(x_btw), None),
-            ),
+            KeyValues::Own { k_proj, v_proj } => {
+                (self.heads(&k_proj.forward(x_btw), tables.as_ref()), self.heads(&v_proj.forward(x_btw), None))
+            }
             KeyValues::Borrowed(layer) => {
                 let (k, v) = &context.key_values[layer];
                 (k.shallow_clone(), v.shallow_clone())

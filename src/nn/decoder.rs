@@ -147,9 +147,7 @@ impl Block {
         };
         let mixer: Box<dyn Mixer> = match spec.mixer {
             MixerSpec::Attention { window, rope, form } => Box::new(attention(None, window, form, rope)),
-            MixerSpec::CrossAttention { kv_layer, rope, form } => {
-                Box::new(attention(Some(kv_layer), None, form, rope))
-            }
+            MixerSpec::CrossAttention { kv_layer, rope, form } => Box::new(attention(Some(kv_layer), None, form, rope)),
             MixerSpec::Mamba => {
                 Box::new(Mamba::new(params, &name, layer, publishes(Published::Memory(MemorySource::Scan))))
             }

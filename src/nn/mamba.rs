@@ -60,8 +60,7 @@ impl Mamba {
         let rank = self.dt_weight.size()[1];
         let halves = self.in_proj.forward(x_btw).chunk(2, -1);
         let (x, z) = (halves[0].contiguous(), halves[1].contiguous());
-        let convolved =
-            causal_conv1d(&x, &self.conv_weight.squeeze_dim(1), &self.conv_bias, Activation::Silu, backend);
+        let convolved = causal_conv1d(&x, &self.conv_weight.squeeze_dim(1), &self.conv_bias, Activation::Silu, backend);
         let projected = self.x_proj.forward(&convolved).split_with_sizes([rank, state, state], -1);
         let delta = projected[0].linear(&self.dt_weight.to_kind(kind), None::<&Tensor>);
         let out = selective_scan(
@@ -82,11 +81,8 @@ impl Mamba {
             let taps = MAMBA_D_CONV as i64;
             x.detach().transpose(1, 2).constant_pad_nd([taps, 0]).slice(2, -taps, None, 1)
         };
-        let (gated, memory) = if self.publishes_memory {
-            (z.silu() * &out.y_btd, Some(out.y_btd))
-        } else {
-            (out.y_btd, None)
-        };
+        let (gated, memory) =
+            if self.publishes_memory { (z.silu() * &out.y_btd, Some(out.y_btd)) } else { (out.y_btd, None) };
         let state = MambaState { conv_bdk: conv_bdk.to_kind(Kind::Float), ssm_bdn: out.last_state_bdn };
         (self.out_proj.forward(&gated), memory, state)
     }

@@ -16,7 +16,9 @@ use tch::{Device, Kind, Tensor};
 pub enum NnError {
     #[error("no parameter '{name}', which {architecture} at depth {depth} needs; is it a checkpoint of another model?")]
     Missing { name: String, architecture: String, depth: usize },
-    #[error("parameter '{name}' has shape {got:?} where the model needs {want:?}; is it a checkpoint of another model?")]
+    #[error(
+        "parameter '{name}' has shape {got:?} where the model needs {want:?}; is it a checkpoint of another model?"
+    )]
     Shape { name: String, got: Vec<i64>, want: Vec<i64> },
     #[error("parameter '{name}' is of no use to {architecture} at depth {depth}; is it a checkpoint of another model?")]
     Surplus { name: String, architecture: String, depth: usize },
@@ -42,8 +44,7 @@ impl ParamStore {
     /// device nor on the number of threads, nor on what other parameters there are.
     pub fn init(model: &ModelConfig, scaling: &ModelScaling, seed: u64, device: Device) -> Self {
         let specs = parameters(model);
-        let values: Vec<Vec<f32>> =
-            specs.par_iter().map(|spec| draw(spec, scaling.init(spec.init), seed)).collect();
+        let values: Vec<Vec<f32>> = specs.par_iter().map(|spec| draw(spec, scaling.init(spec.init), seed)).collect();
         let params = specs.into_iter().zip(values).map(|(spec, values)| {
             let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
             let tensor = Tensor::from_slice(&values).reshape(shape).to_device(device);

@@ -16,7 +16,13 @@ pub struct AttentionOptions {
 }
 
 /// softmax(q kᵀ scale + mask) v, [b, t, h, e].
-pub fn attention(q_bthe: &Tensor, k_bske: &Tensor, v_bske: &Tensor, options: AttentionOptions, backend: Backend) -> Tensor {
+pub fn attention(
+    q_bthe: &Tensor,
+    k_bske: &Tensor,
+    v_bske: &Tensor,
+    options: AttentionOptions,
+    backend: Backend,
+) -> Tensor {
     let (queries, keys) = (q_bthe.size()[1], k_bske.size()[1]);
     let group = q_bthe.size()[2] / k_bske.size()[2];
     let window = options.window.map(|w| w as i64).filter(|&w| w < keys);
@@ -108,9 +114,7 @@ fn windowed(q_bhte: &Tensor, k_bhte: &Tensor, v_bhte: &Tensor, window: i64, scal
 
     // Blocks 1.. as rows of a batch; their keys are the block before and their own.
     let later = blocks - 1;
-    let as_rows = |t: &Tensor, length: i64| {
-        t.permute([0, 2, 1, 3, 4]).reshape([batch * later, heads, length, width])
-    };
+    let as_rows = |t: &Tensor, length: i64| t.permute([0, 2, 1, 3, 4]).reshape([batch * later, heads, length, width]);
     let queries = as_rows(&block(&q, 1, later).reshape([batch, heads, later, window, width]), window);
     let pairs = |t: &Tensor| {
         let before = block(t, 0, later).reshape([batch, heads, later, window, width]);
@@ -122,8 +126,8 @@ fn windowed(q_bhte: &Tensor, k_bhte: &Tensor, v_bhte: &Tensor, window: i64, scal
     let i = Tensor::arange(window, at).unsqueeze(1);
     let j = Tensor::arange(2 * window, at).unsqueeze(0);
     let seen = j.gt_tensor(&i).logical_and(&j.le_tensor(&(i + window)));
-    let mask = Tensor::zeros([window, 2 * window], (q.kind(), q.device()))
-        .masked_fill(&seen.logical_not(), f64::NEG_INFINITY);
+    let mask =
+        Tensor::zeros([window, 2 * window], (q.kind(), q.device())).masked_fill(&seen.logical_not(), f64::NEG_INFINITY);
     let rest = sdpa(&queries, &pairs(&k), &pairs(&v), Some(&mask), scale)
         .reshape([batch, later, heads, window, width])
         .permute([0, 2, 1, 3, 4])

@@ -19,7 +19,13 @@ pub enum Activation {
 }
 
 /// The convolution with the implementation that `backend` names; output in the dtype of x.
-pub fn causal_conv1d(x_btd: &Tensor, w_dk: &Tensor, bias_d: &Tensor, activation: Activation, backend: Backend) -> Tensor {
+pub fn causal_conv1d(
+    x_btd: &Tensor,
+    w_dk: &Tensor,
+    bias_d: &Tensor,
+    activation: Activation,
+    backend: Backend,
+) -> Tensor {
     match backend {
         Backend::Fused if x_btd.device() == Device::Cpu => {
             let kind = x_btd.kind();

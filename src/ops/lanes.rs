@@ -52,16 +52,22 @@ pub(super) fn sum(value: &Lanes) -> f32 {
 }
 
 /// eˣ to about 1e-7 relative: 2ⁿ times a polynomial of degree 6 on |r| ≤ ln 2 / 2 (Cephes' coefficients for expf).
-/// Below −87.3 the result is the smallest normal number's neighbourhood, 0 for what follows; above 88.7 it is infinite.
+/// Below −87.3, where the result is no normal number, it is 0; above 88.3, still a little below the largest number, it is
+/// infinite. NaN stays NaN.
 #[inline(always)]
 pub(super) fn exp(x: &Lanes) -> Lanes {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
+    const LOWEST: f32 = -87.336_54;
+    const HIGHEST: f32 = 88.3;
+    // Adding 1.5 x 2²³ rounds to a whole number and leaves it in the low bits: no conversion, which would not vectorise.
+    const ROUND: f32 = 12_582_912.0;
     let mut out = splat(0.0);
     for lane in 0..LANES {
-        let clamped = x[lane].clamp(-87.336_54, 88.722_83);
-        let n = (clamped * LOG2_E).round_ties_even();
+        let clamped = x[lane].clamp(LOWEST, HIGHEST);
+        let rounded = mul_add(clamped, LOG2_E, ROUND);
+        let n = rounded - ROUND;
         let r = mul_add(n, -LN2_HI, clamped);
         let r = mul_add(n, -LN2_LO, r);
         let mut p = 1.987_569_1e-4;
@@ -71,16 +77,9 @@ pub(super) fn exp(x: &Lanes) -> Lanes {
         p = mul_add(p, r, 1.666_666_5e-1);
         p = mul_add(p, r, 0.5);
         p = mul_add(p, r * r, r + 1.0);
-        // In two steps, since 2ⁿ alone overflows at n = 128.
-        let half = (n * 0.5).round_ties_even();
-        let power = |k: f32| f32::from_bits(((k as i32 + 127) << 23) as u32);
-        let value = p * power(half) * power(n - half);
-        let value = if x[lane] > 88.722_83 { f32::INFINITY } else { value };
-        out[lane] = if x[lane] < -87.336_54 { 0.0 } else { value };
-        // NaN goes through.
-        if x[lane].is_nan() {
-            out[lane] = x[lane];
-        }
+        let power = f32::from_bits(rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
+        let value = if x[lane] > HIGHEST { f32::INFINITY } else { p * power };
+        out[lane] = if x[lane] < LOWEST { 0.0 } else { value };
     }
     out
 }

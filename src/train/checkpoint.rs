@@ -122,8 +122,7 @@ pub fn read(path: &Path) -> Result<Checkpoint, TrainError> {
             return Err(problem(format!("'{name}' has dtype {:?} where fp32 is expected", view.dtype())));
         }
         let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        let tensor =
-            Tensor::f_from_data_size(view.data(), &shape, Kind::Float).map_err(|e| problem(e.to_string()))?;
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float).map_err(|e| problem(e.to_string()))?;
         let part = if name.starts_with("adamw.") { &mut optimizer } else { &mut params };
         part.insert(name.to_owned(), tensor);
     }

@@ -31,11 +31,11 @@ pub fn evaluate(lm: &DecoderLm, run: &RunConfig, device: Device) -> Result<Valid
         let count = at_once.min(rows - first);
         let ids = dataset.rows(first as u64, count)?;
         let ids = Tensor::from_slice(&ids).reshape([count as i64, length as i64 + 1]).to_device(device);
-        let losses = tch::no_grad(|| {
-            lm.token_losses(&ids.narrow(1, 0, length as i64), &ids.narrow(1, 1, length as i64))
-        });
+        let losses =
+            tch::no_grad(|| lm.token_losses(&ids.narrow(1, 0, length as i64), &ids.narrow(1, 1, length as i64)));
         for (k, means) in row_means.iter_mut().enumerate() {
-            let mean = losses.narrow(1, 0, ((k + 1) * run.seq_len) as i64).mean_dim([1i64].as_slice(), false, Kind::Double);
+            let mean =
+                losses.narrow(1, 0, ((k + 1) * run.seq_len) as i64).mean_dim([1i64].as_slice(), false, Kind::Double);
             means.extend(Vec::<f64>::try_from(mean.to_device(Device::Cpu)).expect("one mean for each row"));
         }
     }

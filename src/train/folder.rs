@@ -51,9 +51,9 @@ impl RunFolder {
     pub fn record(&self) -> Result<Option<RunRecord>, TrainError> {
         let path = self.file("record.json");
         match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .map(Some)
-                .map_err(|e| TrainError::Record { path, problem: e.to_string() }),
+            Ok(text) => {
+                serde_json::from_str(&text).map(Some).map_err(|e| TrainError::Record { path, problem: e.to_string() })
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(TrainError::Write { path, source }),
         }

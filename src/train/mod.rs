@@ -104,18 +104,16 @@ impl<'a> Trainer<'a> {
                 (params, Some((saved.path, saved.optimizer)), saved.position)
             }
         };
-        let options =
-            ForwardOptions { backend: compute.backend, precision: compute.precision, rope_table: RopeTable::RoundedToBf16 };
+        let options = ForwardOptions {
+            backend: compute.backend,
+            precision: compute.precision,
+            rope_table: RopeTable::RoundedToBf16,
+        };
         let lm = DecoderLm::new(&run.model, &run.scaling, &params, options);
         let mut optimizer = AdamW::new(
             &params,
             &run.scaling,
-            AdamWOptions {
-                betas: run.betas,
-                eps: run.eps,
-                grad_clip: run.grad_clip,
-                weight_decay: run.weight_decay,
-            },
+            AdamWOptions { betas: run.betas, eps: run.eps, grad_clip: run.grad_clip, weight_decay: run.weight_decay },
         );
         if let Some((path, state)) = optimizer_state
             && optimizer.restore(&state).is_none()
@@ -134,8 +132,7 @@ impl<'a> Trainer<'a> {
     /// Trains to the end, to a non-finite loss, or until `stop` is set; `observe` sees every step.
     pub fn train(mut self, stop: &AtomicBool, observe: &mut dyn FnMut(&StepMetrics)) -> Result<Outcome, TrainError> {
         let run = self.run;
-        let dataset =
-            PackedDataset::open(&run.train_data, run.seq_len, Some(run.model.shape.vocab_size as u64))?;
+        let dataset = PackedDataset::open(&run.train_data, run.seq_len, Some(run.model.shape.vocab_size as u64))?;
         let mut metrics_file = self.folder.metrics(self.position.step)?;
         let started = Instant::now();
         let (wall_before, first_step) = (self.position.wall_s, self.position.step);

@@ -79,9 +79,7 @@ impl AdamW {
     /// One update; `lr` is that of the vector group.
     pub fn step(&mut self, grads: &[Tensor], lr: f64) -> Result<(), BridgeError> {
         for group in &self.groups {
-            let pick = |all: &[Tensor]| -> Vec<Tensor> {
-                group.members.iter().map(|&i| all[i].detach()).collect()
-            };
+            let pick = |all: &[Tensor]| -> Vec<Tensor> { group.members.iter().map(|&i| all[i].detach()).collect() };
             optim::fused_adamw(
                 &pick(&self.params),
                 &pick(grads),

@@ -98,13 +98,8 @@ impl Golden {
             "mupp" => Parametrization::MupPlusPlus,
             other => return Err(self.problem(format!("parameterisation '{other}' is unknown"))),
         };
-        let scaling = ModelScaling {
-            parametrization,
-            depth,
-            base_depth: whole("mup_d0")?,
-            tied,
-            out_init_div: OutInitDiv::Auto,
-        };
+        let scaling =
+            ModelScaling { parametrization, depth, base_depth: whole("mup_d0")?, tied, out_init_div: OutInitDiv::Auto };
         Ok((model, scaling))
     }
 }

@@ -14,9 +14,8 @@ pub(super) fn verify(
 ) -> Result<(), VerifyError> {
     let (model, scaling) = golden.model()?;
     let settings = golden.json("optimizer")?;
-    let number = |key: &str| {
-        settings[key].as_f64().ok_or_else(|| golden.problem(format!("optimizer metadata has no {key}")))
-    };
+    let number =
+        |key: &str| settings[key].as_f64().ok_or_else(|| golden.problem(format!("optimizer metadata has no {key}")));
     let params = ParamStore::from_tensors(&model, golden.under("param."), options.device)
         .map_err(|e| golden.problem(e.to_string()))?;
     let forward =

@@ -69,15 +69,7 @@ impl Arguments<'_> {
                 a_n[lane] = self.a[(first + lane) * STATES + n];
             }
         }
-        Block {
-            arguments: self,
-            row,
-            first,
-            lanes,
-            a,
-            skip: optional(self.skip, 0.0),
-            bias: optional(self.bias, 0.0),
-        }
+        Block { arguments: self, row, first, lanes, a, skip: optional(self.skip, 0.0), bias: optional(self.bias, 0.0) }
     }
 }
 

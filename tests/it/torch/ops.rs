@@ -40,7 +40,9 @@ fn agree(what: &str, run: impl Fn(Backend) -> Tensor, leaves: &[&Tensor]) {
 fn scan_kernel_agrees_with_the_loop() {
     set_up();
     // Lengths around the kernel's chunk, widths around its vector.
-    for (batch, time, channels) in [(1, 1, 1), (2, 31, 15), (1, 32, 16), (2, 33, 17), (1, 63, 40), (3, 64, 8), (1, 1000, 33)] {
+    for (batch, time, channels) in
+        [(1, 1, 1), (2, 31, 15), (1, 32, 16), (2, 33, 17), (1, 63, 40), (3, 64, 8), (1, 1000, 33)]
+    {
         let rng = &mut ChaCha8Rng::seed_from_u64(time as u64);
         let (x, delta) = (uniform(rng, &[batch, time, channels]), uniform(rng, &[batch, time, channels]));
         let a = (-uniform(rng, &[channels, 16]).exp() * 4.0).detach().set_requires_grad(true);
@@ -121,9 +123,12 @@ fn convolution_kernel_agrees_with_libtorch() {
 #[test]
 fn attention_agrees_with_dense_masks() {
     set_up();
-    for (time, window) in [(1, Some(4)), (7, Some(1)), (8, Some(8)), (9, Some(8)), (64, Some(8)), (100, Some(16)), (50, None)] {
+    for (time, window) in
+        [(1, Some(4)), (7, Some(1)), (8, Some(8)), (9, Some(8)), (64, Some(8)), (100, Some(16)), (50, None)]
+    {
         let rng = &mut ChaCha8Rng::seed_from_u64(time as u64);
-        let (q, k, v) = (uniform(rng, &[2, time, 4, 8]), uniform(rng, &[2, time, 2, 8]), uniform(rng, &[2, time, 2, 8]));
+        let (q, k, v) =
+            (uniform(rng, &[2, time, 4, 8]), uniform(rng, &[2, time, 2, 8]), uniform(rng, &[2, time, 2, 8]));
         let options = AttentionOptions { scale: 0.5, window };
         let run = |backend| attention(&q, &k, &v, options, backend);
         // A single key leaves nothing for the softmax to weigh: q and k have no gradient.

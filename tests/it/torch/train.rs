@@ -25,12 +25,8 @@ impl Place {
     fn new() -> Self {
         set_up();
         let folder = tempfile::tempdir().expect("a folder");
-        let spec = SyntheticSpec {
-            tokens: 20_000,
-            validation_tokens: 4 * 257,
-            seq_len: 64,
-            ..SyntheticSpec::default()
-        };
+        let spec =
+            SyntheticSpec { tokens: 20_000, validation_tokens: 4 * 257, seq_len: 64, ..SyntheticSpec::default() };
         synthetic::generate(&spec, &folder.path().join("corpus"), &|_| {}).expect("a corpus");
         let corpus = folder.path().join("corpus");
         let config = folder.path().join("run.yaml");

@@ -56,7 +56,12 @@ fn every_parameter_has_a_finite_gradient() {
             let norm = grad.norm().double_value(&[]);
             // A bias on keys shifts all scores of a query alike: its gradient is rounding.
             let zero = param.name.ends_with("k_proj.bias");
-            assert!(norm.is_finite() && (zero || norm > 0.0), "{}: {} has norm {norm}", architecture.name(), param.name);
+            assert!(
+                norm.is_finite() && (zero || norm > 0.0),
+                "{}: {} has norm {norm}",
+                architecture.name(),
+                param.name
+            );
         }
     }
 }
