@@ -9,7 +9,7 @@
 //! | L2 | `ops`* |
 //! | L3 | `nn`* |
 //! | L4 | `train`* `sweep` `analysis` |
-//! | L5 | `plot` `report` |
+//! | L5 | `plot` `report` `verify`* |
 //! | L6 | `study` `cli` |
 //!
 //! `*` needs the feature `torch`.

@@ -3,6 +3,7 @@
 mod analysis;
 mod analysis_cli;
 mod data;
+mod layering;
 mod sweep;
 mod sweep_run;
 
