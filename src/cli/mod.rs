@@ -14,6 +14,8 @@ mod bench;
 #[cfg(feature = "torch")]
 mod device;
 #[cfg(feature = "torch")]
+mod runtime;
+#[cfg(feature = "torch")]
 mod train;
 #[cfg(feature = "torch")]
 mod verify;
@@ -120,6 +122,10 @@ pub fn main() -> ExitStatus {
             return status;
         }
     };
+    #[cfg(feature = "torch")]
+    if matches!(cli.command, Command::Bench(_) | Command::Train(_) | Command::Verify(_)) {
+        runtime::settle();
+    }
     let result = match cli.command {
         Command::Model(command) => model::run(command),
         Command::Doctor(args) => doctor::run(args),

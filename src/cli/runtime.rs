@@ -1,0 +1,24 @@
+//! Settings that LibTorch's libraries read from the environment before `main` begins.
+
+use std::os::unix::process::CommandExt;
+
+/// OpenMP's threads sleep between parallel regions instead of spinning, which would starve this crate's own kernels;
+/// the allocator keeps large blocks instead of returning them to the system after every step.
+const SETTINGS: [(&str, &str); 3] = [
+    ("OMP_WAIT_POLICY", "PASSIVE"),
+    ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
+    ("MALLOC_TRIM_THRESHOLD_", "4294967296"),
+];
+
+/// Starts this program again with the settings that the user has not made; returns when there are none, or when the
+/// system refuses: they make it faster, no more.
+pub fn settle() {
+    let missing: Vec<_> = SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+    if missing.is_empty() {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        // Returns only on failure.
+        let _ = std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
+    }
+}
