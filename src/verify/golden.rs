@@ -119,14 +119,20 @@ pub(super) fn max_over_rms(got: &Tensor, want: &Tensor) -> f64 {
     (got - want).abs().max().double_value(&[]) / rms
 }
 
-/// ‖a − b‖ over ‖b‖, with a floor for gradients that are zero by construction; infinite when shapes differ.
-pub(super) fn norm_ratio(got: &Tensor, want: &Tensor) -> f64 {
+/// ‖t‖, in double precision.
+pub(super) fn norm(t: &Tensor) -> f64 {
+    plain(t).norm().double_value(&[])
+}
+
+/// ‖a − b‖ over ‖b‖, or over `floor` where that is larger; gradients that are zero by construction are compared with 1.
+/// Infinite when shapes differ.
+pub(super) fn norm_ratio(got: &Tensor, want: &Tensor, floor: f64) -> f64 {
     if got.size() != want.size() {
         return f64::INFINITY;
     }
     let (got, want) = (plain(got), plain(want));
     let norm = want.norm().double_value(&[]);
     // Nothing but rounding is left of such a gradient: compare it with 1.
-    let scale = if norm < 1e-5 { 1.0 } else { norm };
+    let scale = if norm < 1e-5 { 1.0 } else { norm.max(floor) };
     (got - want).norm().double_value(&[]) / scale
 }

@@ -48,6 +48,8 @@ struct Tolerances {
     values: f64,
     /// ‖a − b‖ over ‖b‖.
     gradients: f64,
+    /// Gradients of one block below this share of its largest are compared with that share instead of with themselves.
+    gradient_floor: f64,
     /// |a − b|, nats.
     loss: f64,
     /// |a − b| of a training step's loss, nats.
@@ -57,15 +59,26 @@ struct Tolerances {
 }
 
 impl Tolerances {
-    /// fp32: as stated beside the golden files. bf16: every product rounds its inputs and its output to 8 bits
-    /// (2⁻⁹ relative each); over the sixteen branches of these models the worst of some ten thousand logits lies within
-    /// a tenth of their rms, and gradients, which pass through all of them twice, within a tenth in norm.
-    fn of(precision: Precision) -> Self {
-        match precision {
-            Precision::Fp32 => {
-                Self { values: 1e-4, gradients: 1e-3, loss: 1e-5, training_loss: 1e-3, final_norm: 1e-3 }
+    /// fp32: as stated beside the golden files. On CUDA, sums run in another order: a gradient that is what is left of a
+    /// cancellation (λ where attention sees one key: its norm is 1e-4 of the others') keeps the rounding of the terms that
+    /// cancelled, so it is measured against a thousandth of the block's largest gradient.
+    ///
+    /// bf16: every product rounds its inputs and its output to 8 bits (2⁻⁹ relative each); over the sixteen branches of
+    /// these models the worst of some ten thousand logits lies near a tenth of their rms, and so do gradients in norm.
+    fn of(options: VerifyOptions) -> Self {
+        let gradient_floor = if options.device == Device::Cpu { 0.0 } else { 1e-3 };
+        match options.precision {
+            Precision::Fp32 => Self {
+                values: 1e-4,
+                gradients: 1e-3,
+                gradient_floor,
+                loss: 1e-5,
+                training_loss: 1e-3,
+                final_norm: 1e-3,
+            },
+            Precision::Bf16 => {
+                Self { values: 0.1, gradients: 0.1, gradient_floor, loss: 1e-2, training_loss: 5e-2, final_norm: 1e-2 }
             }
-            Precision::Bf16 => Self { values: 0.1, gradients: 0.1, loss: 1e-2, training_loss: 5e-2, final_norm: 1e-2 },
         }
     }
 }
@@ -88,7 +101,7 @@ impl Report {
 pub fn verify_file(path: &Path, options: VerifyOptions) -> Result<Vec<Check>, VerifyError> {
     let golden = golden::Golden::read(path)?;
     let mut report = Report { file: golden.name.clone(), checks: Vec::new() };
-    let tolerances = Tolerances::of(options.precision);
+    let tolerances = Tolerances::of(options);
     match golden.metadata("kind")? {
         "model" => models::verify(&golden, options, tolerances, &mut report)?,
         "module" => modules::verify(&golden, options, tolerances, &mut report)?,

@@ -3,7 +3,7 @@
 use super::golden::{Golden, max_over_rms, norm_ratio};
 use super::{Report, Tolerances, VerifyError, VerifyOptions};
 use crate::arch::{MixerSpec, ModelConfig};
-use crate::nn::{DecoderLm, ForwardOptions, ParamStore, RopeTable};
+use crate::nn::{DecoderLm, ForwardOptions, ParamStore, Precision, RopeTable};
 use tch::{Kind, Tensor};
 
 pub(super) fn verify(
@@ -47,7 +47,7 @@ pub(super) fn verify(
     let grads = Tensor::run_backward(&[&loss], &tensors, false, false);
     let (mut worst, mut where_) = (0f64, "");
     for (param, grad) in params.iter().zip(&grads) {
-        let error = norm_ratio(grad, &golden.get(&format!("grad.{}", param.name))?);
+        let error = norm_ratio(grad, &golden.get(&format!("grad.{}", param.name))?, 0.0);
         if !(error <= worst) {
             (worst, where_) = (error, &param.name);
         }
@@ -76,7 +76,8 @@ fn readers(model: &ModelConfig) -> (Option<usize>, Option<usize>) {
     found
 }
 
-/// Greedy generation, each token from a full forward pass.
+/// Greedy generation, each token from a full forward pass. The two best logits of a file are 0.02 apart at the closest:
+/// too close for bf16, which therefore continues from the file's tokens and is compared in its logits only.
 fn decode(
     golden: &Golden,
     lm: &DecoderLm,
@@ -89,15 +90,21 @@ fn decode(
     let steps = want_tokens.size()[1];
     let mut ids = golden.get("decode.prompt")?.to_device(options.device);
     let mut logits = Vec::new();
-    for _ in 0..steps {
+    for step in 0..steps {
         let all = tch::no_grad(|| lm.forward(&ids));
         let last = all.select(1, ids.size()[1] - 1);
-        ids = Tensor::cat(&[ids, last.argmax(-1, true)], 1);
+        let next = match options.precision {
+            Precision::Fp32 => last.argmax(-1, true),
+            Precision::Bf16 => want_tokens.narrow(1, step, 1).to_device(options.device),
+        };
+        ids = Tensor::cat(&[ids, next], 1);
         logits.push(last);
     }
     let generated = ids.slice(1, -steps, None, 1).to_device(tch::Device::Cpu);
-    let wrong = generated.ne_tensor(&want_tokens).to_kind(Kind::Float).sum(Kind::Float).double_value(&[]);
-    report.add("greedy tokens that differ", wrong, 0.0);
+    if options.precision == Precision::Fp32 {
+        let wrong = generated.ne_tensor(&want_tokens).to_kind(Kind::Float).sum(Kind::Float).double_value(&[]);
+        report.add("greedy tokens that differ", wrong, 0.0);
+    }
     report.add("decode logits", max_over_rms(&Tensor::stack(&logits, 1), &want_logits), tolerances.values);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `mod_*` files: building blocks, outputs and gradients.
 
-use super::golden::{Golden, max_over_rms, norm_ratio};
+use super::golden::{Golden, max_over_rms, norm, norm_ratio};
 use super::{Report, Tolerances, VerifyError, VerifyOptions};
 use crate::arch::params::ParamRole;
 use crate::nn::{
@@ -74,9 +74,12 @@ impl<'a> Case<'a> {
         let (names, leaves): (Vec<&String>, Vec<&Tensor>) = self.leaves.iter().unzip();
         let dy = self.input("dy")?;
         let grads = Tensor::run_backward(&[(y * dy).sum(y.kind())], &leaves, false, false);
+        let wants = names.iter().map(|name| self.want(&format!("grad.{name}"))).collect::<Result<Vec<_>, _>>()?;
+        let largest = wants.iter().map(norm).fold(0.0, f64::max);
+        let floor = tolerances.gradient_floor * largest;
         let (mut worst, mut where_) = (0f64, "");
-        for (name, grad) in names.iter().zip(&grads) {
-            let error = norm_ratio(grad, &self.want(&format!("grad.{name}"))?);
+        for ((name, grad), want) in names.iter().zip(&grads).zip(&wants) {
+            let error = norm_ratio(grad, want, floor);
             if !(error <= worst) {
                 (worst, where_) = (error, name);
             }

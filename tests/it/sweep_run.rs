@@ -312,7 +312,7 @@ fn every_committed_study_and_sweep_plans() {
             let file = tempfile::NamedTempFile::new().expect("temporary file");
             std::fs::write(file.path(), written).expect("written");
             let read = lossfloor::config::load::read(file.path()).expect("a written config is a config");
-            let again = lossfloor::config::RunConfig::resolve(&read, &|_| Ok(None)).expect("resolves");
+            let again = lossfloor::config::RunConfig::resolve(&read, &lossfloor::config::data_facts).expect("resolves");
             assert_eq!(again.id(), run.id, "{}: what a run is started with is what was planned", run.config.label);
         }
         plans += usize::from(plan.runs.len() == 24);

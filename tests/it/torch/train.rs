@@ -166,18 +166,37 @@ fn how_a_run_is_executed_does_not_change_what_it_is() {
 #[test]
 fn bad_input_gets_one_clear_line() {
     let place = Place::new();
-    let refused = |set: &str, status| place.refused(&["--set", set], status);
-    insta::assert_snapshot!(refused("model.dept=4", 2), @"");
-    insta::assert_snapshot!(refused("model.depth=6", 2), @"");
-    insta::assert_snapshot!(refused("model.n_kv_heads=3", 2), @"");
-    insta::assert_snapshot!(refused("model.arch=sambey", 2), @"");
-    insta::assert_snapshot!(refused("train.tokens=100", 2), @"");
-    insta::assert_snapshot!(refused("model.vocab_size=64", 2), @"");
-    insta::assert_snapshot!(refused("data.train=nowhere/train", 2), @"");
-    insta::assert_snapshot!(refused("exec.device=gpu", 2), @"");
-    insta::assert_snapshot!(refused("scaling.lr=fast", 2), @"");
-    std::fs::write(place.folder.path().join("run.yaml"), "model:\n  arch: sambay\n  widht: 3\n").expect("written");
-    insta::assert_snapshot!(place.refused(&[], 2), @"");
+    for (set, expected) in [
+        ("model.dept=4", "--set: unknown key 'model.dept'; hint: did you mean 'depth'?"),
+        ("model.depth=6", "run.yaml: sambay cannot have depth 6: the depth must be a multiple of 4, such as 4 or 8"),
+        ("model.n_kv_heads=3", "run.yaml: sambay: n_heads (2) must be a multiple of n_kv_heads (3), both at least 1"),
+        (
+            "model.arch=sambey",
+            "run.yaml: unknown architecture 'sambey'; known: transformer, transformerls, samba, swayoco, sambayoco, \
+             sambay, sambayda, mambay, sambayattn, sambayattnall, sambaymlp, phi4miniflash; hint: did you mean \
+             'sambay'?",
+        ),
+        (
+            "train.tokens=100",
+            "run.yaml: train.tokens: 100 tokens are less than one batch of 256; raise the budget or lower \
+             scaling.batch_tokens",
+        ),
+        ("model.vocab_size=64", "run.yaml: model.vocab_size: 64 is below the corpus's 256 token ids"),
+        (
+            "data.train=nowhere/train",
+            "there is no data at nowhere/train; hint: make it with `lossfloor data synth` or `lossfloor data pack`",
+        ),
+        ("exec.device=gpu", "exec.device: 'gpu' is no device; use auto, cpu, cuda or cuda:N"),
+        (
+            "scaling.lr=fast",
+            "--set: scaling.lr: invalid value: string \"fast\", expected a number such as 4e-4, 100B or 2^21",
+        ),
+    ] {
+        assert_eq!(place.refused(&["--set", set], 2).trim_end(), format!("error: {expected}"));
+    }
+    std::fs::write(place.folder.path().join("run.yaml"), "model:\n  arch: sambay\n  widow: 3\n").expect("written");
+    let text = place.refused(&[], 2);
+    assert_eq!(text.trim_end(), "error: run.yaml: unknown key 'model.widow' (line 3); hint: did you mean 'window'?");
 }
 
 #[test]
