@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 /// Opens `libtorch_cuda` once; an error says why CUDA is not available. Call before the first device query.
 pub fn load_cuda() -> Result<(), &'static str> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
-    LOADED.get_or_init(open).as_ref().map(|()| ()).map_err(String::as_str)
+    LOADED.get_or_init(open).as_ref().copied().map_err(String::as_str)
 }
 
 fn open() -> Result<(), String> {

@@ -3,6 +3,8 @@
 //!
 //! The CPU kernel keeps nothing but its inputs and recomputes the sum before the SiLU in the backward pass.
 
+#![expect(clippy::needless_range_loop, reason = "loops over lanes of several vectors at once read best by index")]
+
 use super::Backend;
 use super::lanes::{LANES, Lanes, load, mul_add, scatter, sigmoid, splat};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};

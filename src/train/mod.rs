@@ -68,7 +68,7 @@ pub struct Compute {
 #[derive(Debug)]
 pub enum Outcome {
     /// The run has a record: completed or diverged.
-    Ended(RunRecord),
+    Ended(Box<RunRecord>),
     /// Stopped at a step boundary, with a checkpoint there.
     Interrupted { step: u64 },
 }
@@ -269,7 +269,7 @@ impl<'a> Trainer<'a> {
             finished_at: jiff::Timestamp::now().to_string(),
         };
         self.folder.write_record(&record)?;
-        Ok(Outcome::Ended(record))
+        Ok(Outcome::Ended(Box::new(record)))
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn verify(
     let (mut worst, mut where_) = (0f64, "");
     for (param, grad) in params.iter().zip(&grads) {
         let error = norm_ratio(grad, &golden.get(&format!("grad.{}", param.name))?, 0.0);
-        if !(error <= worst) {
+        if error > worst || error.is_nan() {
             (worst, where_) = (error, &param.name);
         }
     }

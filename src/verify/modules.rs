@@ -80,7 +80,7 @@ impl<'a> Case<'a> {
         let (mut worst, mut where_) = (0f64, "");
         for ((name, grad), want) in names.iter().zip(&grads).zip(&wants) {
             let error = norm_ratio(grad, want, floor);
-            if !(error <= worst) {
+            if error > worst || error.is_nan() {
                 (worst, where_) = (error, name);
             }
         }

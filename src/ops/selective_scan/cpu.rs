@@ -5,6 +5,8 @@
 //! Gradients of B and C sum over channels: every block writes its own partial sums and they are added in a fixed order,
 //! so results do not depend on the number of threads.
 
+#![expect(clippy::needless_range_loop, reason = "loops over lanes of several vectors at once read best by index")]
+
 use crate::ops::lanes::{LANES, Lanes, exp, load, log1p_exp, mul_add, scatter, sigmoid, splat, sum};
 use multiversion::multiversion;
 use rayon::prelude::*;

@@ -53,13 +53,9 @@ pub fn selective_scan(inputs: &ScanInputs, backend: Backend) -> ScanOutput {
 pub fn selective_scan_ref(inputs: &ScanInputs) -> ScanOutput {
     let kind = inputs.x_btd.kind();
     let x_btd = inputs.x_btd.to_kind(Kind::Float);
-    let mut delta_btd = inputs.delta_btd.to_kind(Kind::Float);
-    if let Some(bias) = inputs.delta_bias_d {
-        delta_btd = delta_btd + bias.to_kind(Kind::Float);
-    }
-    if inputs.softplus {
-        delta_btd = delta_btd.softplus();
-    }
+    let raw_btd = inputs.delta_btd.to_kind(Kind::Float);
+    let raw_btd = inputs.delta_bias_d.map_or(raw_btd.shallow_clone(), |bias| raw_btd + bias.to_kind(Kind::Float));
+    let delta_btd = if inputs.softplus { raw_btd.softplus() } else { raw_btd };
     let b_btn = inputs.b_btn.to_kind(Kind::Float);
     let c_btn = inputs.c_btn.to_kind(Kind::Float);
     let (batch, time, channels) = x_btd.size3().expect("x is [b, t, d]");
@@ -76,13 +72,9 @@ pub fn selective_scan_ref(inputs: &ScanInputs) -> ScanOutput {
         h_bdn = (drives[t].unsqueeze(-1) * bs[t].unsqueeze(1)).addcmul(&decay_bdn, &h_bdn);
         ys.push(h_bdn.matmul(&cs[t].unsqueeze(-1)).squeeze_dim(-1));
     }
-    let mut y_btd = Tensor::stack(&ys, 1);
-    if let Some(skip) = inputs.d_d {
-        y_btd = y_btd + skip * &x_btd;
-    }
-    if let Some(z) = inputs.z_btd {
-        y_btd = y_btd * z.to_kind(Kind::Float).silu();
-    }
+    let y_btd = Tensor::stack(&ys, 1);
+    let y_btd = inputs.d_d.map_or(y_btd.shallow_clone(), |skip| y_btd + skip * &x_btd);
+    let y_btd = inputs.z_btd.map_or(y_btd.shallow_clone(), |z| y_btd * z.to_kind(Kind::Float).silu());
     ScanOutput { y_btd: y_btd.to_kind(kind), last_state_bdn: h_bdn.detach() }
 }
 
