@@ -1,6 +1,8 @@
 //! What a run leaves behind: [`RunRecord`] (`record.json`, and one row of a study's CSV) and [`StepMetrics`] (one
 //! line of `metrics.jsonl`). A run that diverged or failed has a record like any other.
 
+use crate::arch::cost::{FlopsPerToken, ParamCount};
+use crate::config::RunConfig;
 use serde::{Deserialize, Serialize};
 
 /// Version of the two layouts below; raised when a field changes its meaning.
@@ -82,6 +84,56 @@ pub struct RunRecord {
     pub device: String,
     pub git_commit: Option<String>,
     pub finished_at: String,
+}
+
+impl RunRecord {
+    /// What follows from the configuration of a run that ended after `steps`; nothing in it is measured yet.
+    pub fn unmeasured(run: &RunConfig, steps: u64, status: RunStatus, reason: Option<String>) -> Self {
+        let count = ParamCount::of(&run.model);
+        let flops = FlopsPerToken::of(&run.model, run.architecture, run.seq_len);
+        let tokens = steps * run.batch_tokens();
+        let trained = tokens as f64;
+        Self {
+            schema: SCHEMA,
+            run_id: run.id().0,
+            label: run.label.clone(),
+            architecture: run.model.architecture.to_owned(),
+            depth: run.model.shape.depth as u64,
+            d_model: run.model.shape.d_model as u64,
+            params_total: count.total(),
+            params_embedding: count.embedding,
+            params_matrix: count.matrix,
+            params_vector: count.vector,
+            params_readout: count.readout,
+            tokens,
+            flops_six_n_formula: flops.six_n_formula * trained,
+            flops_six_n_exact: flops.six_n_exact * trained,
+            flops: flops.counted * trained,
+            seq_len: run.seq_len as u64,
+            batch_tokens: run.batch_tokens(),
+            parametrization: run.scaling.parametrization.name().to_owned(),
+            lr: run.lr,
+            weight_decay: run.weight_decay,
+            seed: run.seed,
+            precision: "unknown".to_owned(),
+            status,
+            reason,
+            steps,
+            train_loss: None,
+            val_loss: None,
+            val_loss_se: None,
+            val_loss_2x: None,
+            val_loss_3x: None,
+            val_loss_4x: None,
+            val_tokens: 0,
+            floor: None,
+            wall_s: 0.0,
+            tokens_per_s: 0.0,
+            device: run.exec.device.clone(),
+            git_commit: None,
+            finished_at: jiff::Timestamp::now().to_string(),
+        }
+    }
 }
 
 /// One line of `metrics.jsonl`.

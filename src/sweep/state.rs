@@ -2,10 +2,9 @@
 //! and writes a record only for a run that died without one.
 
 use super::SweepError;
-use crate::arch::cost::{FlopsPerToken, ParamCount};
 use crate::config::{RunConfig, RunId};
 use crate::files::{self, WriteError};
-use crate::record::{RunRecord, RunStatus, SCHEMA, StepMetrics};
+use crate::record::{RunRecord, RunStatus, StepMetrics};
 use fs4::FileExt;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -201,49 +200,11 @@ pub fn record_without_result(
     reason: &str,
     last: Option<StepMetrics>,
 ) -> RunRecord {
-    let count = ParamCount::of(&config.model);
-    let flops = FlopsPerToken::of(&config.model, config.architecture, config.seq_len);
-    let tokens = last.as_ref().map_or(0, |metrics| metrics.tokens);
-    let trained = tokens as f64;
+    let steps = last.as_ref().map_or(0, |metrics| metrics.step);
     RunRecord {
-        schema: SCHEMA,
-        run_id: config.id().0,
-        label: config.label.clone(),
-        architecture: config.model.architecture.to_owned(),
-        depth: config.model.shape.depth as u64,
-        d_model: config.model.shape.d_model as u64,
-        params_total: count.total(),
-        params_embedding: count.embedding,
-        params_matrix: count.matrix,
-        params_vector: count.vector,
-        params_readout: count.readout,
-        tokens,
-        flops_six_n_formula: flops.six_n_formula * trained,
-        flops_six_n_exact: flops.six_n_exact * trained,
-        flops: flops.counted * trained,
-        seq_len: config.seq_len as u64,
-        batch_tokens: config.batch_tokens(),
-        parametrization: config.scaling.parametrization.name().to_owned(),
-        lr: config.lr,
-        weight_decay: config.weight_decay,
-        seed: config.seed,
-        precision: "unknown".to_owned(),
-        status,
-        reason: Some(reason.to_owned()),
-        steps: last.as_ref().map_or(0, |metrics| metrics.step),
-        train_loss: None,
-        val_loss: None,
-        val_loss_se: None,
-        val_loss_2x: None,
-        val_loss_3x: None,
-        val_loss_4x: None,
-        val_tokens: 0,
-        floor: None,
         wall_s: last.as_ref().map_or(0.0, |metrics| metrics.wall_s),
         tokens_per_s: last.as_ref().map_or(0.0, |metrics| metrics.tokens_per_s),
-        device: config.exec.device.clone(),
-        git_commit: None,
-        finished_at: jiff::Timestamp::now().to_string(),
+        ..RunRecord::unmeasured(config, steps, status, Some(reason.to_owned()))
     }
 }
 

@@ -7,7 +7,6 @@ pub mod optimizer;
 
 pub use evaluate::{Validation, evaluate};
 
-use crate::arch::cost::{FlopsPerToken, ParamCount};
 use crate::bridge::BridgeError;
 use crate::config::RunConfig;
 use crate::data::{DataError, PackedDataset};
@@ -223,37 +222,12 @@ impl<'a> Trainer<'a> {
         validation: Option<Validation>,
     ) -> Result<Outcome, TrainError> {
         let run = self.run;
-        let count = ParamCount::of(&run.model);
-        let tokens = self.position.step * run.batch_tokens();
-        let flops = FlopsPerToken::of(&run.model, run.architecture, run.seq_len);
         let recent = &self.position.recent_losses;
         let at = |k: usize| validation.as_ref().and_then(|v| v.loss_at.get(k - 1).copied());
+        let unmeasured = RunRecord::unmeasured(run, self.position.step, status, reason);
+        let wall_s = self.position.wall_s;
         let record = RunRecord {
-            schema: SCHEMA,
-            run_id: run.id().0,
-            label: run.label.clone(),
-            architecture: run.model.architecture.to_owned(),
-            depth: run.model.shape.depth as u64,
-            d_model: run.model.shape.d_model as u64,
-            params_total: count.total(),
-            params_embedding: count.embedding,
-            params_matrix: count.matrix,
-            params_vector: count.vector,
-            params_readout: count.readout,
-            tokens,
-            flops_six_n_formula: flops.six_n_formula * tokens as f64,
-            flops_six_n_exact: flops.six_n_exact * tokens as f64,
-            flops: flops.counted * tokens as f64,
-            seq_len: run.seq_len as u64,
-            batch_tokens: run.batch_tokens(),
-            parametrization: run.scaling.parametrization.name().to_owned(),
-            lr: run.lr,
-            weight_decay: run.weight_decay,
-            seed: run.seed,
             precision: self.compute.precision.name().to_owned(),
-            status,
-            reason,
-            steps: self.position.step,
             train_loss: (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64),
             val_loss: at(1),
             val_loss_se: validation.as_ref().map(|v| v.standard_error),
@@ -262,11 +236,11 @@ impl<'a> Trainer<'a> {
             val_loss_4x: at(4),
             val_tokens: validation.as_ref().map_or(0, |v| v.tokens),
             floor: validation.as_ref().and_then(|v| v.floor),
-            wall_s: self.position.wall_s,
-            tokens_per_s: if self.position.wall_s > 0.0 { tokens as f64 / self.position.wall_s } else { 0.0 },
+            wall_s,
+            tokens_per_s: if wall_s > 0.0 { unmeasured.tokens as f64 / wall_s } else { 0.0 },
             device: device_name(self.compute.device),
             git_commit: git_commit(),
-            finished_at: jiff::Timestamp::now().to_string(),
+            ..unmeasured
         };
         self.folder.write_record(&record)?;
         Ok(Outcome::Ended(Box::new(record)))

@@ -13,7 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("schedule", &["units"]),
     ("data", &["files", "units"]),
     ("config", &["arch", "data", "scaling", "schedule", "units"]),
-    ("record", &["units"]),
+    ("record", &["arch", "config"]),
     ("bridge", &[]),
     ("ops", &["bridge"]),
     ("nn", &["arch", "ops", "scaling"]),
