@@ -180,6 +180,8 @@ pub enum TokenRule {
     SameArchitecture,
     /// T = T0 N(d) / N_transformer(d0), as the paper's release.
     Transformer,
+    /// As the first, with embedding and readout counted in N.
+    WithVocabulary,
 }
 
 /// Hyper-parameters tuned at one size and the rules that carry them to another. A run records all of them: d0 is a

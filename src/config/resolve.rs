@@ -169,6 +169,33 @@ fn model_shape(
     Ok(shape)
 }
 
+/// The parameters that a token budget grows with: of this model, and at the base depth.
+fn budget_params(
+    rule: TokenRule,
+    architecture: &dyn Architecture,
+    model: &ModelConfig,
+    base_depth: usize,
+) -> Result<(f64, f64), ConfigError> {
+    let shape = &model.shape;
+    let width = shape.d_model;
+    let base_width = (width as f64 / shape.depth as f64 * base_depth as f64).round() as usize;
+    let own = cost::formula_params(architecture, shape.depth, width);
+    let base = cost::formula_params(architecture, base_depth, base_width);
+    Ok(match rule {
+        TokenRule::SameArchitecture => (own, base),
+        TokenRule::Transformer => {
+            let transformer = arch::lookup("transformer")?;
+            let width = transformer.defaults().aspect_ratio * base_depth;
+            (own, cost::formula_params(transformer, base_depth, width))
+        }
+        TokenRule::WithVocabulary => {
+            let matrices = if shape.tie_embeddings { 1.0 } else { 2.0 };
+            let vocabulary = |width: usize| matrices * (shape.vocab_size * width) as f64;
+            (own + vocabulary(width), base + vocabulary(base_width))
+        }
+    })
+}
+
 /// Seconds of `15 min`, `1 h`, `30 s`.
 fn seconds(text: &str) -> Option<f64> {
     let (number, unit) = text.trim().split_once(' ').or_else(|| {
@@ -242,18 +269,9 @@ impl RunConfig {
         let budget = match (written.train.tokens, section.tokens) {
             (Some(tokens), _) => tokens as f64,
             (None, Some(base)) => {
-                let alpha = model.shape.d_model as f64 / depth as f64;
-                let reference = match section.token_rule.unwrap_or_default() {
-                    TokenRule::SameArchitecture => {
-                        cost::formula_params(architecture, base_depth, (alpha * base_depth as f64).round() as usize)
-                    }
-                    TokenRule::Transformer => {
-                        let transformer = arch::lookup("transformer")?;
-                        let width = transformer.defaults().aspect_ratio * base_depth;
-                        cost::formula_params(transformer, base_depth, width)
-                    }
-                };
-                (base * cost::formula_params(architecture, depth, model.shape.d_model) / reference).floor()
+                let rule = section.token_rule.unwrap_or_default();
+                let (own, reference) = budget_params(rule, architecture, &model, base_depth)?;
+                (base * own / reference).floor()
             }
             (None, None) => {
                 return Err(ConfigError::value(

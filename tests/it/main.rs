@@ -4,8 +4,17 @@ mod analysis;
 mod analysis_cli;
 mod data;
 mod layering;
+mod scaling;
 mod sweep;
 mod sweep_run;
 
 #[cfg(feature = "torch")]
 mod torch;
+
+/// The program where no file can grow beyond `blocks` of 512 bytes: writes fail as on a full disk, for any user.
+fn cramped(blocks: u32) -> assert_cmd::Command {
+    let mut command = assert_cmd::Command::new("sh");
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    command.arg("-c").arg(script).arg(assert_cmd::cargo::cargo_bin("lossfloor"));
+    command
+}

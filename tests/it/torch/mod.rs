@@ -1,6 +1,7 @@
 //! Tests that need LibTorch, on the CPU.
 
 mod golden;
+mod initial_values;
 mod ops;
 mod train;
 mod zoo;
