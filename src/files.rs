@@ -1,4 +1,4 @@
-//! Writing files that matter: whole or not at all.
+//! Writing files that matter, whole or not at all; what a refused read or write says.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,24 @@ pub struct WriteError {
     pub path: PathBuf,
     /// What the system said.
     pub source: std::io::Error,
+}
+
+/// A file or folder could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}: {source}")]
+pub struct ReadError {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: std::io::Error,
+}
+
+impl ReadError {
+    /// A failed read of `path`.
+    pub fn of(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self { path, source }
+    }
 }
 
 /// Writes `path` by renaming a synced temporary file of the same folder over it; makes the folder when it is missing.

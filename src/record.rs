@@ -34,6 +34,10 @@ impl RunStatus {
     }
 }
 
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
 /// One run's outcome. `results/README.md` defines every field; a test keeps the two equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +67,9 @@ pub struct RunRecord {
     pub weight_decay: f64,
     pub seed: u64,
     pub precision: String,
+    /// Implementation of the operations; `unknown` in records of versions that did not write it.
+    #[serde(default = "unknown")]
+    pub backend: String,
     pub status: RunStatus,
     /// Why, for any status other than `completed`.
     pub reason: Option<String>,
@@ -87,6 +94,11 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
+    /// How it was computed. Equal runs computed differently have losses that differ by rounding.
+    pub fn computed_with(&self) -> String {
+        format!("{}, {}, {} kernels", self.device, self.precision, self.backend)
+    }
+
     /// What follows from the configuration of a run that ended after `steps`; nothing in it is measured yet.
     pub fn unmeasured(run: &RunConfig, steps: u64, status: RunStatus, reason: Option<String>) -> Self {
         let count = ParamCount::of(&run.model);
@@ -115,7 +127,8 @@ impl RunRecord {
             lr: run.lr,
             weight_decay: run.weight_decay,
             seed: run.seed,
-            precision: "unknown".to_owned(),
+            precision: unknown(),
+            backend: unknown(),
             status,
             reason,
             steps,

@@ -1,6 +1,7 @@
 //! Tables of results (.csv, .jsonl, .parquet) to typed rows; bad rows are refused by line number, and rows of runs that did not
 //! complete are set aside and counted, never dropped in silence. The only file that names polars.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -55,7 +56,12 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// Rows set aside.
     pub excluded: Vec<Excluded>,
+    /// Columns that say how a run was computed, and in which the rows to fit differ, with their values.
+    pub mixed: Vec<(&'static str, Vec<String>)>,
 }
+
+/// Columns that say how a run was computed: where rows differ in them, losses differ by rounding as well.
+const COMPUTED_WITH: [&str; 3] = ["device", "precision", "backend"];
 
 /// A table could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +187,7 @@ impl Reader<'_> {
         let y_se = wanted.y_se.as_ref().map(|name| self.column(name)).transpose()?;
         let group = wanted.group.as_ref().map(|name| self.column(name)).transpose()?;
         let status = self.raw.columns.iter().position(|name| name == "status");
-        let mut table = Table::default();
+        let mut table = Table { mixed: self.mixed(status), ..Table::default() };
         for (line, cells) in &self.raw.rows {
             let group = group.map(|at| cells[at].clone().unwrap_or_default());
             if let Some(status) = status.and_then(|at| cells[at].clone()).filter(|status| status != "completed") {
@@ -204,6 +210,19 @@ impl Reader<'_> {
             return Err(FrameError::NoRows { path: self.path.to_owned(), excluded: table.excluded.len() });
         }
         Ok(table)
+    }
+
+    fn mixed(&self, status: Option<usize>) -> Vec<(&'static str, Vec<String>)> {
+        let used = |cells: &&Vec<Option<String>>| status.is_none_or(|at| cells[at].as_deref() == Some("completed"));
+        let values = |at: usize| -> BTreeSet<String> {
+            let cells = self.raw.rows.iter().map(|(_, cells)| cells).filter(used);
+            cells.map(|cells| cells[at].clone().unwrap_or_default()).collect()
+        };
+        let columns = COMPUTED_WITH.iter().filter_map(|name| {
+            let at = self.raw.columns.iter().position(|column| column == name)?;
+            Some((*name, values(at).into_iter().collect()))
+        });
+        columns.filter(|(_, values): &(_, Vec<String>)| values.len() > 1).collect()
     }
 
     fn column(&self, name: &str) -> Result<usize, FrameError> {

@@ -153,9 +153,12 @@ pub fn fit(args: FitArgs) -> anyhow::Result<ExitStatus> {
     let none = no_fit(&args.input.file, &groups);
     let usable_input = groups.iter().any(|group| !matches!(group.outcome, Err(FitError::TooFewPoints { .. })));
     if args.json && usable_input {
+        for note in mixed_notes(&table) {
+            writeln!(std::io::stderr(), "{note}")?;
+        }
         print(&(serde_json::to_string(&FitDocument::new(&groups, args.form))? + "\n"))?;
     } else if none.is_none() {
-        let notes: String = notes(&groups, args.interval).iter().map(|note| format!("{note}\n")).collect();
+        let notes: String = notes(&table, &groups, args.interval).iter().map(|note| format!("{note}\n")).collect();
         print(&format!("{}\n{notes}", fit_table(&groups, args.form)))?;
     }
     none.map_or(Ok(ExitStatus::Done), Err)
@@ -259,9 +262,17 @@ fn fit_table(groups: &[GroupFit], form: Form) -> Printed {
     table
 }
 
+/// Runs on different machines or in different precisions, side by side.
+fn mixed_notes(table: &Table) -> Vec<String> {
+    let note = |(column, values): &(&str, Vec<String>)| {
+        format!("rows differ in {column} ({}): their losses differ by rounding, too", values.join(", "))
+    };
+    table.mixed.iter().map(note).collect()
+}
+
 /// What has to be said below the table.
-fn notes(groups: &[GroupFit], interval: IntervalMethod) -> Vec<String> {
-    let mut out = Vec::new();
+fn notes(table: &Table, groups: &[GroupFit], interval: IntervalMethod) -> Vec<String> {
+    let mut out = mixed_notes(table);
     for group in groups {
         let name = group.name();
         match &group.outcome {
@@ -313,6 +324,9 @@ pub fn plot(args: PlotArgs) -> anyhow::Result<ExitStatus> {
         return Err(error);
     }
     let mut err = std::io::stderr().lock();
+    for note in mixed_notes(&table) {
+        writeln!(err, "{note}")?;
+    }
     let mut series = Vec::new();
     for group in &groups {
         for (status, count) in &group.excluded {

@@ -18,3 +18,13 @@ pub enum Backend {
     #[default]
     Fused,
 }
+
+impl Backend {
+    /// The word in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::Fused => "fused",
+        }
+    }
+}

@@ -4,6 +4,7 @@ use super::{GroupResult, ReportFigure, ReportInput};
 use crate::analysis::{Fit, FitStatus, display};
 use crate::record::{RunRecord, RunStatus};
 use crate::units;
+use std::collections::BTreeMap;
 
 /// A piece of a report; text is plain and escaped by the renderers.
 pub(super) enum Block<'a> {
@@ -16,6 +17,23 @@ pub(super) enum Block<'a> {
     Table(Vec<&'static str>, Vec<Vec<String>>, usize),
     Figure(&'a ReportFigure),
     Command(String, String),
+}
+
+/// `text` with the characters of markup replaced: those of HTML, which Markdown takes over, and what `own` names.
+pub(super) fn escaped(text: &str, own: impl Fn(char) -> Option<&'static str>) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '&' => out += "&amp;",
+            other => match own(other) {
+                Some(replacement) => out += replacement,
+                None => out.push(other),
+            },
+        }
+    }
+    out
 }
 
 pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
@@ -31,16 +49,35 @@ pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
     if !troubles.is_empty() {
         out.push(Block::Warning(format!("{} of {planned} runs are not in the fits", troubles.len()), troubles));
     }
+    let ways = ways(&records);
+    if ways.len() > 1 {
+        let heading = "Not all runs were computed alike: their losses differ by rounding as well as by model";
+        let runs = |n: usize| if n == 1 { "1 run".to_owned() } else { format!("{n} runs") };
+        let items = ways.iter().map(|(way, n)| format!("{}: {way}", runs(*n))).collect();
+        out.push(Block::Warning(heading.to_owned(), items));
+    }
     out.extend(input.figures.iter().map(Block::Figure));
     out.extend(corpus(input));
     out.extend(fits(input));
     out.push(Block::Heading(2, "Runs".to_owned()));
-    out.push(runs(&records));
+    if let [(way, _)] = &ways[..] {
+        out.push(Block::Paragraph(format!("All were computed with {way}.")));
+    }
+    out.push(runs(&records, ways.len() > 1));
     if !input.commands.is_empty() {
         out.push(Block::Heading(2, "How to get each number again".to_owned()));
         out.extend(input.commands.iter().map(|c| Block::Command(c.what.clone(), c.command.clone())));
     }
     out
+}
+
+/// How the completed runs were computed, and how many each way.
+fn ways(records: &[&RunRecord]) -> Vec<(String, usize)> {
+    let mut ways = BTreeMap::new();
+    for record in records.iter().filter(|record| record.status == RunStatus::Completed) {
+        *ways.entry(record.computed_with()).or_insert(0) += 1;
+    }
+    ways.into_iter().collect()
 }
 
 fn troubles(input: &ReportInput, records: &[&RunRecord]) -> Vec<String> {
@@ -172,14 +209,14 @@ fn caveats(group: &str, fit: &Fit) -> Vec<String> {
     out
 }
 
-fn runs<'a>(records: &[&RunRecord]) -> Block<'a> {
+fn runs<'a>(records: &[&RunRecord], say_how: bool) -> Block<'a> {
     let row = |record: &&RunRecord| {
         let loss = match (record.val_loss, record.val_loss_se) {
             (Some(loss), Some(se)) => format!("{loss:.4} ± {se:.4}"),
             (Some(loss), None) => format!("{loss:.4} (no s.e.)"),
             (None, _) => dash(),
         };
-        vec![
+        let mut cells = vec![
             record.label.clone(),
             record.architecture.clone(),
             record.run_id.clone(),
@@ -193,25 +230,29 @@ fn runs<'a>(records: &[&RunRecord]) -> Block<'a> {
             loss,
             units::duration(record.wall_s),
             units::si(record.tokens_per_s),
-        ]
+        ];
+        if say_how {
+            cells.push(record.computed_with());
+        }
+        cells
     };
-    Block::Table(
-        vec![
-            "label",
-            "architecture",
-            "run",
-            "status",
-            "depth",
-            "width",
-            "params",
-            "tokens",
-            "FLOPs",
-            "seed",
-            "validation loss ± se",
-            "wall",
-            "tokens/s",
-        ],
-        records.iter().map(row).collect(),
-        4,
-    )
+    let mut header = vec![
+        "label",
+        "architecture",
+        "run",
+        "status",
+        "depth",
+        "width",
+        "params",
+        "tokens",
+        "FLOPs",
+        "seed",
+        "validation loss ± se",
+        "wall",
+        "tokens/s",
+    ];
+    if say_how {
+        header.push("computed with");
+    }
+    Block::Table(header, records.iter().map(row).collect(), 4)
 }

@@ -1,6 +1,6 @@
 //! A report as one HTML page: inline style and figures, no scripts, nothing loaded from elsewhere.
 
-use super::content::Block;
+use super::content::{Block, escaped};
 
 const STYLE: &str = "\
 body{font:16px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;color:#1e1e1e;background:#fff;max-width:75rem;\
@@ -72,16 +72,9 @@ fn inline_svg(document: &str) -> &str {
 }
 
 fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '&' => out += "&amp;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            other => out.push(other),
-        }
-    }
-    out
+    escaped(text, |c| match c {
+        '"' => Some("&quot;"),
+        '\'' => Some("&#39;"),
+        _ => None,
+    })
 }

@@ -1,6 +1,6 @@
 //! A report as Markdown.
 
-use super::content::Block;
+use super::content::{Block, escaped};
 
 pub(super) fn render(blocks: &[Block]) -> String {
     let mut out = String::new();
@@ -9,14 +9,9 @@ pub(super) fn render(blocks: &[Block]) -> String {
             Block::Heading(level, text) => out += &format!("{} {}", "#".repeat(usize::from(*level)), escape(text)),
             Block::Paragraph(text) => out += &escape(text),
             Block::Warning(text, items) => {
-                out += &format!("> **{}**\n>\n", escape(text));
-                let lines: Vec<String> = items.iter().map(|item| format!("> - {}", escape(item))).collect();
-                out += &lines.join("\n");
+                out += &format!("> **{}**\n>\n{}", escape(text), list("> - ", items));
             }
-            Block::List(items) => {
-                let lines: Vec<String> = items.iter().map(|item| format!("- {}", escape(item))).collect();
-                out += &lines.join("\n");
-            }
+            Block::List(items) => out += &list("- ", items),
             Block::Table(header, rows, text_columns) => {
                 out += &format!("| {} |\n", header.join(" | "));
                 let rule = |i: usize| if i < *text_columns { "---" } else { "---:" };
@@ -45,25 +40,25 @@ pub(super) fn render(blocks: &[Block]) -> String {
     out + "\n"
 }
 
+fn list(bullet: &str, items: &[String]) -> String {
+    items.iter().map(|item| format!("{bullet}{}", escape(item))).collect::<Vec<_>>().join("\n")
+}
+
 fn longest_backticks(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }
 
 /// Plain text that Markdown shows as it is, on one line.
 fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '&' => out += "&amp;",
-            '\\' | '|' | '*' | '_' | '`' | '[' | ']' => {
-                out.push('\\');
-                out.push(c);
-            }
-            '\n' | '\r' => out.push(' '),
-            other => out.push(other),
-        }
-    }
-    out
+    escaped(text, |c| match c {
+        '\\' => Some(r"\\"),
+        '|' => Some(r"\|"),
+        '*' => Some(r"\*"),
+        '_' => Some(r"\_"),
+        '`' => Some(r"\`"),
+        '[' => Some(r"\["),
+        ']' => Some(r"\]"),
+        '\n' | '\r' => Some(" "),
+        _ => None,
+    })
 }

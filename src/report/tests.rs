@@ -28,6 +28,7 @@ fn record(run_id: &str, depth: u64, status: RunStatus) -> RunRecord {
         weight_decay: 0.1,
         seed: 1,
         precision: "bf16".into(),
+        backend: "fused".into(),
         status,
         reason: (!completed).then(|| "loss is NaN at step 12,\n\"quoted\" | piped".into()),
         steps: 47_683,
@@ -114,6 +115,25 @@ fn a_report_shows_troubles_first_and_every_c_with_its_error() {
     at("2.0242 ± 0.0013");
     at("lossfloor fit results/demo.csv");
     assert!(at("| a1 |") < at("| b2 |"));
+}
+
+#[test]
+fn runs_that_were_not_computed_alike_are_named() {
+    let mut input = input();
+    assert!(input.markdown().contains("All were computed with cpu, bf16, fused kernels."), "{}", input.markdown());
+    // A diverged run is in no fit.
+    input.records[2].device = "GPU".into();
+    assert!(!input.markdown().contains("GPU"));
+    input.records[1].precision = "fp32".into();
+    let text = input.markdown();
+    for expected in [
+        "> **Not all runs were computed alike: their losses differ by rounding as well as by model**\n>\n\
+         > - 1 run: cpu, bf16, fused kernels\n> - 1 run: cpu, fp32, fused kernels\n",
+        "| tokens/s | computed with |",
+        "| cpu, fp32, fused kernels |",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
 }
 
 #[test]

@@ -19,11 +19,21 @@ pub struct Validation {
     pub floor: Option<f64>,
 }
 
-/// Evaluates on the first rows of the validation corpus, each `validation_contexts` x context tokens long: the same rows
-/// for every run.
-pub fn evaluate(lm: &DecoderLm, run: &RunConfig, device: Device) -> Result<Validation, TrainError> {
+/// The validation corpus in rows of `validation_contexts` x context tokens. Opened before training: data that cannot be
+/// used must not show at the end of it.
+pub fn open_validation(run: &RunConfig) -> Result<PackedDataset, TrainError> {
     let length = run.seq_len * run.validation_contexts;
-    let dataset = PackedDataset::open(&run.val_data, length, Some(run.model.shape.vocab_size as u64))?;
+    Ok(PackedDataset::open(&run.val_data, length, Some(run.model.shape.vocab_size as u64))?)
+}
+
+/// Evaluates on the first rows of the validation corpus: the same rows for every run.
+pub fn evaluate(
+    lm: &DecoderLm,
+    run: &RunConfig,
+    dataset: &PackedDataset,
+    device: Device,
+) -> Result<Validation, TrainError> {
+    let length = run.seq_len * run.validation_contexts;
     let rows = (run.validation_rows as u64).min(dataset.blocks()) as usize;
     let at_once = (run.exec.micro_batch / run.validation_contexts).max(1);
     let mut row_means: Vec<Vec<f64>> = vec![Vec::new(); run.validation_contexts];

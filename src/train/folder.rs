@@ -10,7 +10,7 @@
 //! ```
 
 use super::TrainError;
-use crate::files::write_atomic;
+use crate::files::{ReadError, write_atomic};
 use crate::record::{RunRecord, StepMetrics};
 use fs4::FileExt;
 use std::fs::{File, OpenOptions};
@@ -55,7 +55,7 @@ impl RunFolder {
                 serde_json::from_str(&text).map(Some).map_err(|e| TrainError::Record { path, problem: e.to_string() })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(TrainError::Write { path, source }),
+            Err(error) => Err(ReadError::of(&path)(error).into()),
         }
     }
 

@@ -5,12 +5,12 @@ mod evaluate;
 pub mod folder;
 pub mod optimizer;
 
-pub use evaluate::{Validation, evaluate};
+pub use evaluate::{Validation, evaluate, open_validation};
 
 use crate::bridge::BridgeError;
 use crate::config::RunConfig;
 use crate::data::{DataError, PackedDataset};
-use crate::files::WriteError;
+use crate::files::{ReadError, WriteError};
 use crate::nn::{DecoderLm, ForwardOptions, NnError, ParamStore, Precision, RopeTable};
 use crate::ops::Backend;
 use crate::record::{RunRecord, RunStatus, SCHEMA, StepMetrics};
@@ -34,6 +34,8 @@ pub enum TrainError {
     Write { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Files(#[from] WriteError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("{path} is no record of this version: {problem}; hint: move the folder away to run again")]
     Record { path: PathBuf, problem: String },
     #[error("checkpoint {path} cannot be used: {problem}; hint: remove it to continue from the one before")]
@@ -50,7 +52,7 @@ impl TrainError {
         match self {
             Self::Locked { .. } | Self::Record { .. } | Self::Checkpoint { .. } => true,
             Self::Data(error) => error.is_input(),
-            Self::Write { .. } | Self::Files(_) | Self::Bridge(_) => false,
+            Self::Write { .. } | Self::Files(_) | Self::Read(_) | Self::Bridge(_) => false,
         }
     }
 }
@@ -132,6 +134,7 @@ impl<'a> Trainer<'a> {
     pub fn train(mut self, stop: &AtomicBool, observe: &mut dyn FnMut(&StepMetrics)) -> Result<Outcome, TrainError> {
         let run = self.run;
         let dataset = PackedDataset::open(&run.train_data, run.seq_len, Some(run.model.shape.vocab_size as u64))?;
+        let validation_rows = open_validation(run)?;
         let mut metrics_file = self.folder.metrics(self.position.step)?;
         let started = Instant::now();
         let (wall_before, first_step) = (self.position.wall_s, self.position.step);
@@ -176,7 +179,7 @@ impl<'a> Trainer<'a> {
             }
         }
         self.save()?;
-        let validation = evaluate(&self.lm, run, self.compute.device)?;
+        let validation = evaluate(&self.lm, run, &validation_rows, self.compute.device)?;
         if !validation.loss_at[0].is_finite() {
             return self.end(RunStatus::Diverged, Some("the validation loss is not finite".to_owned()), None);
         }
@@ -228,6 +231,7 @@ impl<'a> Trainer<'a> {
         let wall_s = self.position.wall_s;
         let record = RunRecord {
             precision: self.compute.precision.name().to_owned(),
+            backend: self.compute.backend.name().to_owned(),
             train_loss: (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64),
             val_loss: at(1),
             val_loss_se: validation.as_ref().map(|v| v.standard_error),

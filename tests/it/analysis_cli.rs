@@ -163,3 +163,23 @@ fn figures_are_written_in_both_formats() {
     let (code, _, err) = lossfloor(&["plot", DATA, "--x", "flops", "--y", "loss", "--out", "f.pdf"]);
     assert!(code == 2 && err.contains(".svg or .png"), "{err}");
 }
+
+#[test]
+fn rows_that_were_not_computed_alike_are_named() {
+    let table = |second: &str| {
+        format!(
+            "flops,loss,status,device,precision\n1e18,3,completed,cpu,fp32\n1e19,2.5,completed,{second}\n\
+             1e20,2.2,completed,cpu,fp32\n1e21,2.1,failed,auto,unknown\n"
+        )
+    };
+    let form = ["--form", "power"];
+    let (code, out, err) = fit_file("t.csv", &table("cpu,fp32"), &form);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(!out.contains("differ"), "what did not complete takes no part: {out}");
+    let note = "rows differ in precision (bf16, fp32): their losses differ by rounding, too";
+    let (_, out, _) = fit_file("t.csv", &table("cpu,bf16"), &form);
+    assert!(out.contains(note) && !out.contains("rows differ in device"), "{out}");
+    let (_, out, err) = fit_file("t.csv", &table("NVIDIA H200,bf16"), &[&form[..], &["--json"]].concat());
+    assert!(err.contains(note) && err.contains("rows differ in device (NVIDIA H200, cpu)"), "{err}");
+    serde_json::from_str::<Value>(&out).unwrap();
+}
