@@ -187,11 +187,7 @@ fn exists(folder: &Path) -> anyhow::Result<bool> {
 /// What the user gave is status 2, what the system refused status 1.
 fn failure(error: DataError) -> anyhow::Error {
     let status = if error.is_input() { ExitStatus::Usage } else { ExitStatus::Internal };
-    let message = match std::error::Error::source(&error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    };
-    exit(status, message)
+    exit(status, error)
 }
 
 fn note(text: &str) -> anyhow::Result<()> {

@@ -31,10 +31,10 @@ fn broken(error: StudyError) -> anyhow::Error {
     match error {
         StudyError::Sweep(error) => failure(error),
         StudyError::Data(error) if !error.is_input() => exit(ExitStatus::Internal, error),
-        StudyError::Results(_) | StudyError::Plot { .. } | StudyError::Write(_) | StudyError::Read { .. } => {
+        StudyError::Results(_) | StudyError::Plot { .. } | StudyError::Write(_) | StudyError::Read(_) => {
             exit(ExitStatus::Internal, error)
         }
-        StudyError::Config(_) | StudyError::Layout { .. } | StudyError::Data(_) | StudyError::Frame(_) => usage(error),
+        StudyError::Config(_) | StudyError::Data(_) | StudyError::Frame(_) => usage(error),
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) fn machine() -> Machine {
 /// What the user gave is status 2, what the system refused status 1.
 pub(super) fn failure(error: SweepError) -> anyhow::Error {
     match error {
-        SweepError::Read { .. } | SweepError::Write(_) | SweepError::Executor(_) => exit(ExitStatus::Internal, error),
+        SweepError::Read(_) | SweepError::Write(_) | SweepError::Executor(_) => exit(ExitStatus::Internal, error),
         _ => usage(error),
     }
 }

@@ -3,7 +3,7 @@
 use super::device::{DeviceArg, pick};
 use super::{ExitStatus, exit, output, usage};
 use crate::arch::cost::FlopsPerToken;
-use crate::config::{ExperimentConfig, PrecisionChoice, RunConfig, data_facts, load};
+use crate::config::{ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, load};
 use crate::files::write_atomic;
 use crate::nn::Precision;
 use crate::ops::Backend;
@@ -39,7 +39,7 @@ fn train_error(error: TrainError) -> anyhow::Error {
 }
 
 /// Reads a configuration with overrides.
-fn configuration(path: &Path, set: &[String]) -> anyhow::Result<RunConfig> {
+fn configuration(path: &Path, set: &[String], facts: &FactsCache) -> anyhow::Result<RunConfig> {
     let written: ExperimentConfig = load::read(path).map_err(usage)?;
     let written = if set.is_empty() {
         written
@@ -50,15 +50,16 @@ fn configuration(path: &Path, set: &[String]) -> anyhow::Result<RunConfig> {
         }
         load::from_tree(tree, "--set").map_err(usage)?
     };
-    RunConfig::resolve(&written, &data_facts).map_err(|error| usage(format!("{}: {error}", path.display())))
+    RunConfig::resolve(&written, &|data| facts.get(data)).map_err(|error| usage(format!("{}: {error}", path.display())))
 }
 
 pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
-    let run = configuration(&args.config, &args.set)?;
+    let facts = FactsCache::default();
+    let run = configuration(&args.config, &args.set, &facts)?;
     for path in [&run.train_data, &run.val_data] {
-        if data_facts(path).map_err(usage)?.is_none() {
+        if facts.get(path).map_err(usage)?.is_none() {
             return Err(usage(format!(
-                "there is no data at {}; hint: make it with `lossfloor data synth` or `lossfloor data pack`",
+                "there is no complete data at {}; hint: make it with `lossfloor data synth` or `lossfloor data pack`",
                 path.display()
             )));
         }

@@ -26,6 +26,11 @@ impl ConfigError {
     pub fn value(key: &str, problem: impl Into<String>) -> Self {
         Self::Value { key: key.to_owned(), problem: problem.into() }
     }
+
+    /// An error about one place of the file `origin`, such as `grid.model.depth`.
+    pub fn misplaced(origin: &str, place: &str, problem: &str) -> Self {
+        Self::Invalid { origin: origin.to_owned(), problem: format!("{place}: {problem}") }
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {
@@ -59,9 +64,27 @@ pub fn from_tree<T: DeserializeOwned>(tree: Value, origin: &str) -> Result<T, Co
     })
 }
 
-/// YAML of a value.
+/// YAML of a value, without the keys that are not set.
 pub fn to_yaml<T: Serialize>(value: &T) -> String {
-    serde_yaml::to_string(value).expect("configuration types serialise: string keys, finite numbers")
+    serde_yaml::to_string(&what_is_set(value)).expect("a YAML value serialises")
+}
+
+/// The same as a tree.
+pub fn to_tree<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(what_is_set(value)).expect("configuration types have string keys")
+}
+
+fn what_is_set<T: Serialize>(value: &T) -> serde_yaml::Value {
+    fn without_nulls(value: serde_yaml::Value) -> serde_yaml::Value {
+        match value {
+            serde_yaml::Value::Mapping(map) => {
+                let set = map.into_iter().filter(|(_, value)| !value.is_null());
+                serde_yaml::Value::Mapping(set.map(|(key, value)| (key, without_nulls(value))).collect())
+            }
+            other => other,
+        }
+    }
+    without_nulls(serde_yaml::to_value(value).expect("configuration types serialise: string keys, finite numbers"))
 }
 
 /// The value that a YAML file would hold where `text` is written.

@@ -5,7 +5,7 @@ mod facts;
 pub mod load;
 mod resolve;
 
-pub use facts::data_facts;
+pub use facts::{FactsCache, data_facts};
 pub use load::ConfigError;
 pub use resolve::{DataFacts, ExecConfig, RunConfig, RunId};
 
@@ -18,114 +18,85 @@ use std::path::PathBuf;
 
 /// One training run as written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ExperimentConfig {
     /// For people; no code reads a meaning into it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// For people; selectable in tables.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    #[serde(default)]
     pub model: ModelSection,
-    #[serde(default)]
     pub data: DataSection,
-    #[serde(default)]
     pub scaling: ScalingSection,
-    #[serde(default)]
     pub train: TrainSection,
     /// Seed of initial values and of the order of data; default 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    #[serde(default)]
     pub exec: ExecSection,
 }
 
 /// What is trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ModelSection {
     /// Exact name; see `lossfloor model list`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<usize>,
     /// Width over depth; default the architecture's. Give this or `d_model`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aspect_ratio: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub d_model: Option<usize>,
     /// Query heads; default depth.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_heads: Option<usize>,
     /// Key-value heads; default depth / 4.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_kv_heads: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
     /// Inner size of the MLP; default four widths.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub d_mlp: Option<usize>,
     /// Keys that a sliding-window query sees, its own included.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
     /// Rows of the embedding; default the corpus's vocabulary padded to a multiple of 64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// One matrix for embedding and readout; default false.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tie_embeddings: Option<bool>,
     /// Tokens of a training row; default 4096.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_bias: Option<AttentionBias>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norm: Option<NormKind>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub rope_base: Option<f64>,
 }
 
 /// What it is trained on: a folder of shards, or a prefix such as `data/quick/train`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct DataSection {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<PathBuf>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<PathBuf>,
 }
 
 /// Values at the base size and the rules that carry them to this one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ScalingSection {
     /// `sp`, `mup`, `mup++` or `none` (standard, the learning rate exactly as written); default `mup++`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<ScalingRule>,
     /// Base depth d0; default 8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub d0: Option<usize>,
     /// Learning rate η0 at the base.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub lr: Option<f64>,
     /// Batch B0 at the base, tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_count")]
+    #[serde(deserialize_with = "optional_count")]
     pub batch_tokens: Option<u64>,
     /// Budget T0 at the base; a run's budget grows with its parameters.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub tokens: Option<f64>,
     /// Default: a twentieth of the run's tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_count")]
+    #[serde(deserialize_with = "optional_count")]
     pub warmup_tokens: Option<u64>,
     /// Decoupled decay of matrices; default 0.1.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub weight_decay: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_init_div: Option<OutInitDiv>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_rule: Option<BatchRule>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_rule: Option<TokenRule>,
 }
 
@@ -145,67 +116,56 @@ pub enum ScalingRule {
 
 /// How it is trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct TrainSection {
     /// Token budget; instead of `scaling.tokens`.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_count")]
+    #[serde(deserialize_with = "optional_count")]
     pub tokens: Option<u64>,
     /// Global batch; instead of the batch rule.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_count")]
+    #[serde(deserialize_with = "optional_count")]
     pub batch_tokens: Option<u64>,
     /// `linear`, `cosine` or `wsd`; default linear.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleShape>,
     /// Iterations by which the schedule counts one optimiser step; default 1. The reference counts micro-batches.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterations_per_step: Option<u64>,
     /// Global gradient-norm limit; default 1.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub grad_clip: Option<f64>,
     /// Defaults 0.9, 0.95, 1e-8.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub beta1: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub beta2: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub eps: Option<f64>,
     /// Validation rows, each of `validation_contexts` x context tokens; default 200, or all there are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_rows: Option<usize>,
     /// Length of a validation row over the context, 1 to 4; default 4.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_contexts: Option<usize>,
 }
 
 /// How a run is executed; no part of what it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ExecSection {
     /// `auto`, `cpu`, `cuda` or `cuda:1`; default auto.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// `auto` (fp32 on the CPU, bf16 on CUDA), `fp32` or `bf16`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<PrecisionChoice>,
     /// Rows that go through the model at once; default as many as fit a fixed number of tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// CPU threads of one run; default all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    #[serde(default)]
     pub checkpoint: CheckpointSection,
 }
 
 /// When a run saves itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct CheckpointSection {
     /// A time such as `15 min`; default 10 min.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<String>,
     /// How many are kept; default 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<usize>,
 }
 

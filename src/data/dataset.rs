@@ -25,7 +25,6 @@ pub struct PackedDataset {
     ends: Vec<u64>,
     block_tokens: usize,
     vocab_size: Option<u64>,
-    fingerprint: String,
 }
 
 impl PackedDataset {
@@ -46,8 +45,7 @@ impl PackedDataset {
             let longest = shards.iter().map(Shard::tokens).max().unwrap_or(0);
             return Err(DataError::TooShort { path: path.to_owned(), needed: block_tokens as u64, longest });
         }
-        let small = shards.iter().map(|s| s.raw().len()).sum::<usize>() < SMALL_BYTES;
-        if small && vocab_size.is_some() {
+        if is_small(&shards) && vocab_size.is_some() {
             let mut ids = vec![0; 1 << 16];
             for shard in &shards {
                 for offset in (0..shard.tokens()).step_by(ids.len()) {
@@ -56,8 +54,7 @@ impl PackedDataset {
                 }
             }
         }
-        let fingerprint = fingerprint(&shards, small);
-        Ok(Self { path: path.to_owned(), shards, ends, block_tokens, vocab_size, fingerprint })
+        Ok(Self { path: path.to_owned(), shards, ends, block_tokens, vocab_size })
     }
 
     /// Blocks of `seq_len + 1` tokens.
@@ -73,8 +70,8 @@ impl PackedDataset {
     /// Identity of the content, whatever the files are called: 16 hex digits of a SHA-256 over each shard's header,
     /// length and content in order of name. Of a corpus of 64 MiB and above the content enters by 1024 samples of
     /// 1 KiB per shard, evenly spread, the last bytes included.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.shards, is_small(&self.shards))
     }
 
     /// Copies block `index`, in file order, to `out`, which must have room for `seq_len + 1` ids.
@@ -138,6 +135,10 @@ pub(super) fn shard_paths(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     found.sort();
     if found.is_empty() { Err(none()) } else { Ok(found) }
+}
+
+fn is_small(shards: &[Shard]) -> bool {
+    shards.iter().map(|s| s.raw().len()).sum::<usize>() < SMALL_BYTES
 }
 
 fn fingerprint(shards: &[Shard], whole: bool) -> String {

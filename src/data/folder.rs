@@ -2,7 +2,9 @@
 //!
 //! A locked marker file stands in the folder while it is being filled. Shards that lie beside a marker without a lock
 //! are what an interrupted attempt left, and are replaced; shards without marker or `corpus.json` are somebody's.
+//! An attempt that ends with an error takes its files away again.
 
+use super::info::{self, folder_of};
 use super::{CorpusInfo, CorpusKind, DataError};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ const MARKER: &str = ".incomplete";
 pub(super) struct OutputFolder {
     path: PathBuf,
     _lock: File,
+    complete: bool,
 }
 
 /// What stands where the corpus is to go.
@@ -59,7 +62,7 @@ pub(super) fn claim(path: &Path, kind: CorpusKind, source: &serde_json::Value) -
     for file in leftovers(path)? {
         std::fs::remove_file(&file).map_err(DataError::write(&file))?;
     }
-    Ok(Claim::Ours(OutputFolder { path: path.to_owned(), _lock: lock }))
+    Ok(Claim::Ours(OutputFolder { path: path.to_owned(), _lock: lock, complete: false }))
 }
 
 impl OutputFolder {
@@ -69,11 +72,31 @@ impl OutputFolder {
     }
 
     /// Declares the corpus complete.
-    pub(super) fn commit(self, info: &CorpusInfo) -> Result<(), DataError> {
+    pub(super) fn commit(mut self, info: &CorpusInfo) -> Result<(), DataError> {
         info.save(&self.path)?;
+        self.complete = true;
         let marker = self.path.join(MARKER);
         std::fs::remove_file(&marker).map_err(DataError::write(&marker))
     }
+}
+
+impl Drop for OutputFolder {
+    fn drop(&mut self) {
+        if self.complete {
+            return;
+        }
+        let removed = leftovers(&self.path).is_ok_and(|files| files.iter().all(|f| std::fs::remove_file(f).is_ok()));
+        // What stays behind is recognised by the marker.
+        if removed {
+            let _ = std::fs::remove_file(self.path.join(MARKER));
+        }
+    }
+}
+
+/// Whether the shards that a data path names are those of a corpus that is being written, or that a killed attempt left.
+pub fn is_unfinished(path: &Path) -> bool {
+    let folder = folder_of(path);
+    folder.join(MARKER).exists() && !folder.join(info::FILE_NAME).exists()
 }
 
 fn existing(path: &Path, kind: CorpusKind, source: &serde_json::Value) -> Result<Option<CorpusInfo>, DataError> {

@@ -19,6 +19,7 @@ mod tokenizer;
 pub use dataset::PackedDataset;
 pub use error::DataError;
 pub use floor::{Floor, FloorTable};
+pub use folder::is_unfinished;
 pub use info::{CorpusInfo, CorpusKind, KindFloor};
 pub use source::SyntheticSpec;
 

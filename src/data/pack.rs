@@ -124,7 +124,7 @@ fn commit(
         crate::files::write_atomic(&output.path().join("tokenizer.json"), json.as_bytes())?;
     }
     let fingerprint = |split: &str| -> Result<String, DataError> {
-        Ok(PackedDataset::open(&output.path().join(split), 0, None)?.fingerprint().to_owned())
+        Ok(PackedDataset::open(&output.path().join(split), 0, None)?.fingerprint())
     };
     let info = CorpusInfo {
         schema: info::SCHEMA,

@@ -36,7 +36,7 @@ pub fn generate(spec: &SyntheticSpec, folder: &Path, progress: ProgressFn) -> Re
     let train_tokens = write_training(spec, &law, output.path(), progress)?;
     let (validation_tokens, tally) = write_validation(spec, &law, output.path(), progress)?;
     let fingerprint = |split: &str| -> Result<String, DataError> {
-        Ok(PackedDataset::open(&output.path().join(split), 0, None)?.fingerprint().to_owned())
+        Ok(PackedDataset::open(&output.path().join(split), 0, None)?.fingerprint())
     };
     let info = CorpusInfo {
         schema: info::SCHEMA,

@@ -2,7 +2,7 @@
 
 use super::StudyError;
 use crate::analysis::Form;
-use crate::config::load;
+use crate::config::{ConfigError, load};
 use crate::data::SyntheticSpec;
 use crate::data::pack::PackSpec;
 use crate::units::{optional_quantity, parse_quantity};
@@ -34,40 +34,32 @@ pub struct StudyFile {
 
 /// `data`: at most one of `synth` and `pack`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct DataSection {
     /// The corpus' folder; default `data/<study>` where one is made.
-    #[serde(default)]
     pub path: Option<PathBuf>,
     /// A synthetic corpus: settings of `data synth`.
-    #[serde(default)]
     pub synth: Option<Value>,
     /// A corpus of text.
-    #[serde(default)]
     pub pack: Option<PackSection>,
 }
 
 /// `data.pack`: settings of `data pack`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PackSection {
     /// Files and folders of text.
-    #[serde(default)]
     pub inputs: Vec<PathBuf>,
     /// `bytes`, `train:VOCAB` or a `tokenizer.json`; default bytes.
-    #[serde(default)]
     pub tokenizer: Option<String>,
     /// Of the order of documents; default 0.
-    #[serde(default)]
     pub seed: u64,
     /// Share of documents that become validation; default 0.05.
-    #[serde(default, deserialize_with = "optional_quantity")]
+    #[serde(deserialize_with = "optional_quantity")]
     pub validation_fraction: Option<f64>,
     /// Field of JSON lines that holds the text; default `text`.
-    #[serde(default)]
     pub field: Option<String>,
     /// End-of-document token of a `tokenizer.json`.
-    #[serde(default)]
     pub eos: Option<String>,
 }
 
@@ -84,10 +76,8 @@ pub struct FitSection {
     /// Column of the loss.
     pub y: String,
     /// Column that splits the rows.
-    #[serde(default)]
     pub group: Option<String>,
     /// What x is, for people; default the column.
-    #[serde(default)]
     pub x_label: Option<String>,
 }
 
@@ -100,25 +90,20 @@ pub struct FigureSection {
     /// The fit whose points and curves it shows.
     pub fit: String,
     /// Heading.
-    #[serde(default)]
     pub title: Option<String>,
     /// Default the column.
-    #[serde(default)]
     pub y_label: Option<String>,
     /// One sentence below it in the report.
-    #[serde(default)]
     pub caption: Option<String>,
 }
 
 /// `report`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReportSection {
     /// Heading; default the study's name.
-    #[serde(default)]
     pub title: Option<String>,
     /// One line on the corpus.
-    #[serde(default)]
     pub corpus: Option<String>,
 }
 
@@ -154,9 +139,7 @@ impl StudyFile {
     }
 
     fn check(&self, origin: &str) -> Result<(), StudyError> {
-        let refuse = |place: &str, problem: String| {
-            Err(StudyError::Layout { origin: origin.to_owned(), place: place.to_owned(), problem })
-        };
+        let refuse = |place: &str, problem: String| Err(ConfigError::misplaced(origin, place, &problem).into());
         let plain = |name: &str| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
@@ -216,14 +199,11 @@ fn plain_numbers(value: Value) -> Value {
 impl PackSection {
     /// What is to be packed.
     pub(super) fn spec(&self, origin: &str) -> Result<PackSpec, StudyError> {
-        let refuse = |place: &str, problem: String| StudyError::Layout {
-            origin: origin.to_owned(),
-            place: format!("data.pack.{place}"),
-            problem,
-        };
+        let refuse =
+            |place: &str, problem: String| ConfigError::misplaced(origin, &format!("data.pack.{place}"), &problem);
         if self.inputs.is_empty() {
             let hint = "no text is named; hint: add --set data.pack.inputs=[FOLDER]";
-            return Err(refuse("inputs", hint.to_owned()));
+            return Err(refuse("inputs", hint.to_owned()).into());
         }
         let tokenizer = self.tokenizer.as_deref().unwrap_or("bytes").parse();
         Ok(PackSpec {

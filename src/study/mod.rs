@@ -14,7 +14,7 @@ use crate::analysis::FrameError;
 use crate::config::ConfigError;
 use crate::data::pack::pack;
 use crate::data::{CorpusInfo, DataError, ProgressFn, synthetic};
-use crate::files::WriteError;
+use crate::files::{ReadError, WriteError};
 use crate::plot::PlotError;
 use crate::report::results::{self, ResultsError};
 use crate::sweep::devices::Machine;
@@ -27,16 +27,6 @@ pub enum StudyError {
     /// The file or a value in it is not what was expected.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A part of the file has no meaning.
-    #[error("{origin}: {place}: {problem}")]
-    Layout {
-        /// The study's file.
-        origin: String,
-        /// The key.
-        place: String,
-        /// What is wrong and what would be accepted.
-        problem: String,
-    },
     /// The corpus cannot be made.
     #[error("cannot make the corpus: {0}")]
     Data(#[from] DataError),
@@ -61,13 +51,8 @@ pub enum StudyError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// An output cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// What a step did.

@@ -3,7 +3,7 @@
 use super::{FigureSection, FitSection, Step, Study, StudyError};
 use crate::analysis::{self, Columns, Fit, FitError, FitOptions, Row, ScalingPoint, Table};
 use crate::data::CorpusInfo;
-use crate::files::write_atomic;
+use crate::files::{ReadError, write_atomic};
 use crate::plot::{Figure, FittedCurve, FloorLine, Series, SeriesPoint};
 use crate::report::results::ResultsError;
 use crate::report::{CorpusSummary, GroupResult, MissingRun, ReportFigure, ReportInput, RerunCommand};
@@ -184,7 +184,7 @@ impl Study {
         }
         let mut shown = Vec::new();
         for (figure, path) in figures {
-            let svg = std::fs::read_to_string(&path).map_err(|source| StudyError::Read { path, source })?;
+            let svg = std::fs::read_to_string(&path).map_err(ReadError::of(&path))?;
             shown.push(ReportFigure {
                 caption: figure.caption.clone().unwrap_or_default(),
                 svg_path: format!("{}.svg", figure.name).into(),
@@ -249,7 +249,7 @@ impl Study {
             hash.update([0]);
         }
         for path in files {
-            let bytes = std::fs::read(path).map_err(|source| StudyError::Read { path: path.clone(), source })?;
+            let bytes = std::fs::read(path).map_err(ReadError::of(path))?;
             hash.update(Sha256::digest(&bytes));
         }
         Ok(hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect())

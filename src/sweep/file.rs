@@ -1,7 +1,7 @@
 //! [`SweepFile`]: a sweep as written.
 
 use super::SweepError;
-use crate::config::{CheckpointSection, PrecisionChoice, load};
+use crate::config::{CheckpointSection, ConfigError, PrecisionChoice, load};
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,7 +74,6 @@ pub struct SweepFile {
     #[serde(default)]
     pub after: Vec<Value>,
     /// Template of the runs' labels: `lr{scaling.lr}-s{seed}`.
-    #[serde(default)]
     pub label: Option<String>,
     /// Config keys given on the command line: they win over everything in the file.
     #[serde(skip)]
@@ -86,59 +85,46 @@ pub struct SweepFile {
 
 /// One block of `include`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct IncludeBlock {
     /// Values that all its points share.
-    #[serde(default)]
     pub set: Value,
     /// As at the top.
-    #[serde(default)]
     pub grid: Entries<Value>,
     /// As at the top.
-    #[serde(default)]
     pub zip: Entries<Value>,
     /// As at the top.
-    #[serde(default)]
     pub variants: Entries<Value>,
     /// The tag of its runs.
-    #[serde(default)]
     pub tag: Option<String>,
 }
 
 /// `exec`, and each of `exec.rules`. Keys that only a later version acts on are kept, so that a file with them can be
 /// expanded.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ExecBlock {
     /// In a rule: the condition.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing)]
     pub when: Option<String>,
     /// At the top: in order, a later match wins.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing)]
     pub rules: Vec<ExecBlock>,
     /// As in a training config.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// As in a training config.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<PrecisionChoice>,
     /// As in a training config.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// CPU threads of one run; default 1 where runs share a CPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
     /// As in a training config.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointSection>,
     /// GPUs of one run on one node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u64>,
     /// Nodes of one run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<u64>,
     /// Recompute activations in the backward pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation_checkpointing: Option<bool>,
 }
 
@@ -167,49 +153,39 @@ pub enum NoRetry {
 
 /// `run`: how the sweep is carried out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct RunSection {
     /// Runs at once, whatever the machine could hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_running: Option<usize>,
     /// How often a crashed run is tried again; default 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
     /// Which run goes first.
-    #[serde(default)]
     pub order: Order,
     /// Endings that are not tried again.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub no_retry: Vec<NoRetry>,
     /// Start nothing new after this many failures; default: carry on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_sweep_after: Option<usize>,
     /// For a later version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_run: Option<Value>,
 }
 
 /// `backends`: where runs go.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct BackendsSection {
     /// This machine.
-    #[serde(default)]
     pub local: LocalBackend,
     /// For a later version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slurm: Option<Value>,
 }
 
 /// `backends.local`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct LocalBackend {
     /// `all`, or a list of positions among the visible GPUs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Value>,
     /// Default 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs_per_gpu: Option<usize>,
 }
 
@@ -293,7 +269,7 @@ impl SweepFile {
 
     /// An error about one place of this file.
     pub fn layout(&self, place: &str, problem: impl Into<String>) -> SweepError {
-        SweepError::Layout { origin: self.origin.clone(), place: place.to_owned(), problem: problem.into() }
+        ConfigError::misplaced(&self.origin, place, &problem.into()).into()
     }
 }
 

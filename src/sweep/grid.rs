@@ -1,7 +1,7 @@
 //! From a sweep file to its points: pure, in the order of the file, nothing resolved yet.
 
 use super::expression::{Expression, Scope};
-use super::file::{Entries, ExecBlock, SweepFile};
+use super::file::{Entries, SweepFile};
 use super::{IncludeBlock, SweepError};
 use crate::config::load;
 use crate::units::parse_quantity;
@@ -297,9 +297,8 @@ fn with_exec(sweep: &SweepFile, mut point: Point, keys: &BTreeSet<String>) -> Re
         }
     }
     for block in blocks {
-        let bare = ExecBlock { when: None, rules: Vec::new(), ..block.clone() };
         let mut flat = BTreeMap::new();
-        flatten(&serde_json::to_value(bare).expect("plain settings serialise"), "exec", &mut flat);
+        flatten(&load::to_tree(block), "exec", &mut flat);
         for (key, value) in flat.iter().filter(|(_, value)| value.as_object().is_none_or(|map| !map.is_empty())) {
             load::set(&mut point.tree, key, value.clone())?;
         }

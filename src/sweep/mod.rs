@@ -6,7 +6,6 @@
 pub mod devices;
 pub mod executor;
 pub mod expression;
-pub mod facts;
 mod file;
 pub mod grid;
 pub mod plan;
@@ -21,8 +20,7 @@ pub use run::{Outcome, Scheduler};
 pub use state::RunState;
 
 use crate::config::ConfigError;
-use crate::files::WriteError;
-use std::path::PathBuf;
+use crate::files::{ReadError, WriteError};
 
 /// Why a sweep cannot be planned or carried on.
 #[derive(Debug, thiserror::Error)]
@@ -30,16 +28,6 @@ pub enum SweepError {
     /// A file or a value in it is not what was expected.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A part of the sweep file has no meaning.
-    #[error("{origin}: {place}: {problem}")]
-    Layout {
-        /// The sweep file.
-        origin: String,
-        /// The key, such as `grid.model.depth`.
-        place: String,
-        /// What is wrong and what would be accepted.
-        problem: String,
-    },
     /// A condition cannot be understood or evaluated.
     #[error("{origin}: {place}: in \"{text}\" at column {column}: {problem}")]
     Expression {
@@ -65,13 +53,8 @@ pub enum SweepError {
         problem: String,
     },
     /// A file of a run cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A file of a run cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -1,14 +1,13 @@
 //! [`SweepPlan`]: every run of a sweep with every number decided, what it will cost and how far it is.
 
 use super::devices::Machine;
-use super::facts::FactsCache;
 use super::grid::{self, Point};
 use super::speed::Speeds;
 use super::state::{RunFolder, RunState};
 use super::{SweepError, SweepFile};
 use crate::arch::cost::{ParamCount, TrainingMemory};
 use crate::arch::params::ParamRole;
-use crate::config::{ConfigError, ExperimentConfig, PrecisionChoice, RunConfig, RunId, load};
+use crate::config::{ConfigError, ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, RunId, load};
 use crate::record::RunRecord;
 use serde::Deserialize;
 use serde_json::{Value, json};

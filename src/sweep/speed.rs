@@ -4,6 +4,7 @@ use super::SweepError;
 use super::plan::PlannedRun;
 use super::state::RunFolder;
 use crate::config::RunId;
+use crate::files::ReadError;
 use crate::record::RunStatus;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -29,7 +30,7 @@ impl Speeds {
         let entries = match std::fs::read_dir(runs_dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self(Vec::new())),
-            Err(source) => return Err(SweepError::Read { path: runs_dir.to_owned(), source }),
+            Err(error) => return Err(ReadError::of(runs_dir)(error).into()),
         };
         let mut measured = Vec::new();
         for entry in entries.flatten() {

@@ -3,7 +3,7 @@
 
 use super::SweepError;
 use crate::config::{RunConfig, RunId};
-use crate::files::{self, WriteError};
+use crate::files::{self, ReadError, WriteError};
 use crate::record::{RunRecord, RunStatus, StepMetrics};
 use fs4::FileExt;
 use serde::{Deserialize, Serialize};
@@ -91,9 +91,9 @@ impl RunFolder {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(SweepError::Read { path, source }),
+            Err(error) => return Err(ReadError::of(&path)(error).into()),
         };
-        serde_json::from_str(&text).map(Some).map_err(|error| SweepError::Read { path, source: error.into() })
+        Ok(serde_json::from_str(&text).map(Some).map_err(|error| ReadError::of(&path)(error.into()))?)
     }
 
     /// Whether a process is at work here.
@@ -156,7 +156,9 @@ impl RunFolder {
     }
 
     fn has_checkpoint(&self) -> bool {
-        std::fs::read_dir(self.path.join("checkpoint")).is_ok_and(|mut entries| entries.next().is_some())
+        let Ok(entries) = std::fs::read_dir(self.path.join("checkpoint")) else { return false };
+        // A hidden file is one that was being written when its process was killed.
+        entries.flatten().any(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
     }
 
     /// Moves the record of an earlier attempt to `attempts/`, so that a record always tells of the latest one.

@@ -3,7 +3,7 @@
 
 use super::TrainError;
 use crate::files::WriteError;
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -76,10 +76,17 @@ pub fn save(folder: &Path, position: &Position, tensors: &[(String, Tensor)], ke
     let metadata = HashMap::from([("position".to_owned(), position_text)]);
     let refused = |source| TrainError::Files(WriteError { path: path.clone(), source });
     std::fs::create_dir_all(folder).map_err(refused)?;
+    remove_parts(folder);
     // The library writes to a path; the rename makes it whole or absent.
     let part = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(refused)?.into_temp_path();
-    safetensors::serialize_to_file(views.iter().map(|(name, view)| (name, view)), Some(metadata), &part)
-        .map_err(|e| refused(std::io::Error::other(e.to_string())))?;
+    safetensors::serialize_to_file(views.iter().map(|(name, view)| (name, view)), Some(metadata), &part).map_err(
+        |error| {
+            refused(match error {
+                SafeTensorError::IoError(source) => source,
+                other => std::io::Error::other(other),
+            })
+        },
+    )?;
     std::fs::File::open(&part).and_then(|file| file.sync_all()).map_err(refused)?;
     part.persist(&path).map_err(|e| refused(e.error))?;
     let all = steps(folder);
@@ -88,6 +95,16 @@ pub fn save(folder: &Path, position: &Position, tensors: &[(String, Tensor)], ke
         let _ = std::fs::remove_file(folder.join(file_name(old)));
     }
     Ok(())
+}
+
+/// Removes what a process that was killed while it wrote has left: it can be as large as a checkpoint.
+fn remove_parts(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        // `.part-` is ours, `.tmp` that of the library.
+        if [".part-", ".tmp"].iter().any(|start| entry.file_name().to_string_lossy().starts_with(start)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// A checkpoint in memory.

@@ -72,6 +72,39 @@ fn wrong_usage_names_the_value_and_what_is_accepted() {
 }
 
 #[test]
+fn a_full_disk_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = (0..2000).map(|i| format!("{{\"text\":\"line {i}\"}}\n")).collect();
+    std::fs::write(folder.path().join("in.jsonl"), lines).unwrap();
+    let synth = ["data", "synth", "--out", "c", "--tokens", "20K", "--validation-tokens", "5K", "--seq-len", "64"];
+    let pack = ["data", "pack", "in.jsonl", "--out", "c", "--tokenizer", "bytes"];
+    for (args, file) in [(&synth[..], "c/train_synthetic_0000000000.bin.part"), (&pack[..], "c/bucket_000.spill")] {
+        let output = crate::cramped(16).current_dir(folder.path()).args(args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(stderr, format!("error: cannot write {file}: File too large (os error 27)\n"));
+        assert_eq!(std::fs::read_dir(folder.path().join("c")).unwrap().count(), 0, "nothing half written");
+    }
+    Command::cargo_bin("lossfloor").unwrap().current_dir(folder.path()).args(synth).assert().success();
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let message = lossfloor::data::DataError::write(Path::new("c/train.bin"))(full).to_string();
+    assert!(message.starts_with("cannot write c/train.bin: the disk is full; hint: free space"), "{message}");
+}
+
+#[test]
+fn the_remains_of_a_killed_attempt_are_no_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("c");
+    synth(out.to_str().unwrap(), &[]).success();
+    assert!(lossfloor::config::data_facts(&out.join("train")).unwrap().is_some());
+    std::fs::remove_file(out.join("corpus.json")).unwrap();
+    std::fs::write(out.join(".incomplete"), "").unwrap();
+    assert_eq!(lossfloor::config::data_facts(&out.join("train")).unwrap(), None);
+    synth(out.to_str().unwrap(), &[]).success();
+    assert!(lossfloor::config::data_facts(&out.join("train")).unwrap().is_some());
+}
+
+#[test]
 fn damaged_corpora_are_refused_by_name_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("c");

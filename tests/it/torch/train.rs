@@ -184,7 +184,7 @@ fn bad_input_gets_one_clear_line() {
         ("model.vocab_size=64", "run.yaml: model.vocab_size: 64 is below the corpus's 256 token ids"),
         (
             "data.train=nowhere/train",
-            "there is no data at nowhere/train; hint: make it with `lossfloor data synth` or `lossfloor data pack`",
+            "there is no complete data at nowhere/train; hint: make it with `lossfloor data synth` or `lossfloor data pack`",
         ),
         ("exec.device=gpu", "exec.device: 'gpu' is no device; use auto, cpu, cuda or cuda:N"),
         (
@@ -202,11 +202,44 @@ fn bad_input_gets_one_clear_line() {
 #[test]
 fn a_missing_gpu_is_said() {
     let place = Place::new();
-    // On a machine with a GPU there is nothing to refuse here.
-    if lossfloor::bridge::load_cuda().is_err() {
-        let text = place.refused(&["--set", "exec.device=cuda"], 6);
-        assert!(text.starts_with("error: cuda was asked for, but"), "{text}");
+    let output = place.command(&["--set", "exec.device=cuda"]).env("CUDA_VISIBLE_DEVICES", "").output();
+    let output = output.expect("it ran");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{text}");
+    assert!(text.starts_with("error: cuda was asked for, but") && text.lines().count() == 1, "{text}");
+    let text = place.refused(&["--set", "exec.device=cuda:99"], 6);
+    assert!(text.starts_with("error: cuda"), "{text}");
+}
+
+/// Before the first step, that of the validation corpus included.
+#[test]
+fn data_that_cannot_be_used_is_refused_by_name_and_reason() {
+    for shard in ["train_synthetic_0000000000.bin", "validation_synthetic_0000000000.bin"] {
+        let place = Place::new();
+        let path = place.folder.path().join("corpus").join(shard);
+        let whole = std::fs::read(&path).expect("a shard");
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("written");
+            place.refused(&[], 2)
+        };
+        let truncated = refused(&whole[..whole.len() - 7]);
+        let expected = format!("error: run.yaml: data: DIR/corpus/{shard} is no readable shard: truncated: its header");
+        assert!(truncated.starts_with(&expected), "{truncated}");
+        let foreign = refused(b"PK\x03\x04 an archive, not tokens");
+        assert!(foreign.trim_end().ends_with("is no readable shard: it does not begin with LITPKDS"), "{foreign}");
+        let mut beyond = whole.clone();
+        beyond[24 + 2 * 100 + 1] = 0xff;
+        let beyond = refused(&beyond);
+        let expected = format!("error: DIR/corpus/{shard}: token 100 has id ");
+        assert!(beyond.starts_with(&expected), "{beyond}");
+        assert!(beyond.contains("outside the vocabulary of 256; hint: set vocab_size"), "{beyond}");
+        std::fs::remove_file(&path).expect("removed");
+        let missing = place.refused(&[], 2);
+        assert!(missing.starts_with("error: there is no complete data at DIR/corpus/"), "{missing}");
     }
+    let place = Place::new();
+    let text = place.refused(&["--set", "model.context=512", "--set", "scaling.batch_tokens=512"], 2);
+    assert!(text.contains("validation has no block of 2049 tokens"), "{text}");
 }
 
 #[test]
@@ -224,6 +257,64 @@ fn two_processes_cannot_share_a_run_and_foreign_checkpoints_are_refused() {
     std::fs::rename(place.folder.path().join("other/checkpoint"), folder.join("checkpoint")).expect("moved");
     let text = place.refused(&[], 2);
     assert!(text.contains("it is of run"), "{text}");
+}
+
+/// Two hundred steps leave more metrics than fit; a checkpoint is larger still.
+#[test]
+fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
+    let place = Place::new();
+    let cramped = |blocks: u32, arguments: &[&str]| {
+        let mut command = crate::cramped(blocks);
+        let output = command.current_dir(place.folder.path()).args(["train", "run.yaml"]).args(arguments).output();
+        let output = output.expect("it ran");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let errors: Vec<&str> = text.lines().filter(|line| line.starts_with("error")).collect();
+        assert_eq!(errors.len(), 1, "{text}");
+        errors[0].to_owned()
+    };
+    let names = |folder: &Path| -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let run = place.run(&[]);
+    let folder = place.folder.path().join("runs").join(run.id().0);
+    let refused = |file: &str| format!("error: cannot write runs/{}/{file}: File too large (os error 27)", run.id());
+
+    assert_eq!(cramped(1, &[]), refused("config.yaml"));
+    assert_eq!(names(&folder), ["lock"]);
+
+    attempt(&run, &folder, Some(5));
+    let saved = std::fs::read(folder.join("checkpoint/step-00000005.safetensors")).expect("saved");
+    // What a process that was killed while it wrote leaves.
+    std::fs::write(folder.join("checkpoint/.part-x"), "half").expect("written");
+    assert_eq!(cramped(16, &[]), refused("checkpoint/step-00000010.safetensors"));
+    assert_eq!(names(&folder), ["checkpoint", "config.yaml", "env.json", "lock", "metrics.jsonl"]);
+    assert_eq!(names(&folder.join("checkpoint")), ["step-00000005.safetensors"]);
+    assert_eq!(std::fs::read(folder.join("checkpoint/step-00000005.safetensors")).expect("there"), saved);
+
+    place.command(&[]).assert().success();
+    let whole = place.folder.path().join("whole");
+    attempt(&run, &whole, None);
+    assert_eq!(final_params(&folder), final_params(&whole), "as if nothing had happened");
+
+    let long = ["--set", "train.tokens=51200"];
+    let run = place.run(&long[1..]);
+    let folder = place.folder.path().join("runs").join(run.id().0);
+    let expected = format!("error: cannot write runs/{}/metrics.jsonl: File too large (os error 27)", run.id());
+    assert_eq!(cramped(16, &long), expected);
+    let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).expect("metrics");
+    assert!(!metrics.ends_with('\n'), "its last line was cut");
+    place.command(&long).assert().success();
+    let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).expect("metrics");
+    let steps: Vec<u64> =
+        metrics.lines().map(|line| serde_json::from_str::<StepMetrics>(line).expect("a whole line").step).collect();
+    assert_eq!(steps, (1..=200).collect::<Vec<u64>>());
 }
 
 #[test]
