@@ -1,13 +1,12 @@
 //! `lossfloor fit` and `lossfloor plot`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table as Printed, presets};
 use serde::Serialize;
 
-use super::{ExitStatus, exit, usage};
+use super::{ExitStatus, exit, output, usage};
 use crate::analysis::{
     self, Columns, ConfidenceInterval, Estimate, Fit, FitError, FitOptions, Form, IntervalMethod, Objective,
     ScalingPoint, Table, display,
@@ -153,23 +152,13 @@ pub fn fit(args: FitArgs) -> anyhow::Result<ExitStatus> {
     let none = no_fit(&args.input.file, &groups);
     let usable_input = groups.iter().any(|group| !matches!(group.outcome, Err(FitError::TooFewPoints { .. })));
     if args.json && usable_input {
-        for note in mixed_notes(&table) {
-            writeln!(std::io::stderr(), "{note}")?;
-        }
-        print(&(serde_json::to_string(&FitDocument::new(&groups, args.form))? + "\n"))?;
+        mixed_notes(&table).iter().for_each(|note| output::note(note));
+        output::json(&FitDocument::new(&groups, args.form))?;
     } else if none.is_none() {
-        let notes: String = notes(&table, &groups, args.interval).iter().map(|note| format!("{note}\n")).collect();
-        print(&format!("{}\n{notes}", fit_table(&groups, args.form)))?;
+        let notes = notes(&table, &groups, args.interval).join("\n");
+        output::print(&format!("{}\n{notes}", fit_table(&groups, args.form)))?;
     }
     none.map_or(Ok(ExitStatus::Done), Err)
-}
-
-/// Prints an answer. A reader that has seen enough and closed the pipe is no error.
-fn print(text: &str) -> std::io::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
 }
 
 /// The document of `fit --json`; its keys are a contract.
@@ -323,17 +312,14 @@ pub fn plot(args: PlotArgs) -> anyhow::Result<ExitStatus> {
     if let Some(error) = args.fit.and_then(|_| no_fit(&args.input.file, &groups)) {
         return Err(error);
     }
-    let mut err = std::io::stderr().lock();
-    for note in mixed_notes(&table) {
-        writeln!(err, "{note}")?;
-    }
+    mixed_notes(&table).iter().for_each(|note| output::note(note));
     let mut series = Vec::new();
     for group in &groups {
         for (status, count) in &group.excluded {
-            writeln!(err, "{}: {count} {status} row(s) left out", group.name())?;
+            output::note(&format!("{}: {count} {status} row(s) left out", group.name()));
         }
         if let (Some(_), Err(error)) = (args.fit, &group.outcome) {
-            writeln!(err, "{}: drawn without a curve: {error}", group.name())?;
+            output::note(&format!("{}: drawn without a curve: {error}", group.name()));
         }
         let points = group.rows.iter().map(|row| SeriesPoint { x: row.inputs[0], y: row.y, y_se: row.y_se }).collect();
         let curve = args.fit.and(group.outcome.as_ref().ok()).map(FittedCurve::from);
@@ -348,6 +334,6 @@ pub fn plot(args: PlotArgs) -> anyhow::Result<ExitStatus> {
     };
     let bytes = if extension == "svg" { figure.svg().map(String::into_bytes) } else { figure.png() }.map_err(usage)?;
     crate::files::write_atomic(&args.out, &bytes)?;
-    writeln!(err, "wrote {}", args.out.display())?;
+    output::note(&format!("wrote {}", args.out.display()));
     Ok(ExitStatus::Done)
 }

@@ -1,12 +1,11 @@
 //! `lossfloor data synth|pack`: makes corpora.
 
-use super::{ExitStatus, exit};
+use super::{ExitStatus, exit, output};
 use crate::data::pack::{PackSpec, TokenizerChoice, pack};
 use crate::data::{CorpusInfo, DataError, Progress, SyntheticSpec, synthetic};
 use crate::units;
-use anyhow::Context;
 use clap::{Args, Subcommand};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// What `data` can do.
@@ -150,7 +149,7 @@ fn synth(args: &SynthArgs) -> anyhow::Result<ExitStatus> {
     let info = synthetic::generate(&args.spec(), &args.out, &|p| bar.show(p)).map_err(failure)?;
     bar.clear();
     if existed {
-        note("nothing to do: this very corpus is already complete")?;
+        output::note("nothing to do: this very corpus is already complete");
     }
     print(&args.out, &info, args.json)
 }
@@ -169,13 +168,13 @@ fn run_pack(args: PackArgs) -> anyhow::Result<ExitStatus> {
     let packed = pack(&spec, &args.out, &|p| bar.show(p)).map_err(failure)?;
     bar.clear();
     if existed {
-        note("nothing to do: this very corpus is already complete")?;
+        output::note("nothing to do: this very corpus is already complete");
     } else {
         let skipped = match packed.binary_files {
             0 => String::new(),
             n => format!("; {} files skipped as binary", units::grouped(n)),
         };
-        note(&format!("{} documents{skipped}", units::grouped(packed.documents)))?;
+        output::note(&format!("{} documents{skipped}", units::grouped(packed.documents)));
     }
     print(&args.out, &packed.info, args.json)
 }
@@ -190,24 +189,18 @@ fn failure(error: DataError) -> anyhow::Error {
     exit(status, error)
 }
 
-fn note(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stderr(), "{text}").context("cannot write to stderr")
-}
-
 fn print(folder: &Path, info: &CorpusInfo, json: bool) -> anyhow::Result<ExitStatus> {
-    let text = if json {
-        let value = serde_json::json!({
+    if json {
+        output::json(&serde_json::json!({
             "dir": folder.to_string_lossy(),
             "train_tokens": info.train_tokens,
             "validation_tokens": info.validation_tokens,
             "vocab_size": info.vocab_size,
             "floor_nats": info.floor_nats,
-        });
-        format!("{value}\n")
+        }))?;
     } else {
-        table(folder, info)
-    };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")?;
+        output::print(&table(folder, info))?;
+    }
     Ok(ExitStatus::Done)
 }
 
@@ -228,21 +221,24 @@ fn table(folder: &Path, info: &CorpusInfo) -> String {
             format!("{:.4} nats, {:.1} % of tokens", floor.nats, 100.0 * share),
         ));
     }
-    lines.iter().map(|(name, value)| format!("{name:<22}{value}\n")).collect()
+    let lines: Vec<String> = lines.iter().map(|(name, value)| format!("{name:<22}{value}")).collect();
+    lines.join("\n")
 }
 
 /// A progress bar on stderr, where that is a terminal.
-struct Bar(Option<indicatif::ProgressBar>);
+pub(super) struct Bar(Option<indicatif::ProgressBar>);
 
 impl Bar {
-    fn new() -> Self {
+    /// One that shows nothing yet.
+    pub(super) fn new() -> Self {
         Self(std::io::stderr().is_terminal().then(|| {
             let style = indicatif::ProgressStyle::with_template("{msg:<18} {wide_bar} {percent:>3} % {eta:>4}");
             indicatif::ProgressBar::new(1).with_style(style.expect("the template is well-formed"))
         }))
     }
 
-    fn show(&self, progress: Progress) {
+    /// Shows how far the corpus is.
+    pub(super) fn show(&self, progress: Progress) {
         let Some(bar) = &self.0 else { return };
         if bar.message() != progress.stage {
             bar.reset();
@@ -252,7 +248,8 @@ impl Bar {
         bar.set_position(progress.done);
     }
 
-    fn clear(&self) {
+    /// Takes the bar away.
+    pub(super) fn clear(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }

@@ -1,5 +1,6 @@
 //! `lossfloor reproduce`: a whole study, each step only where it is needed.
 
+use super::data::Bar;
 use super::sweep::{failure, finished, machine, run_plan, status};
 use super::{ExitStatus, exit, output, usage};
 use crate::study::{Step, Study, StudyError};
@@ -65,7 +66,10 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
     let mut diary = Diary { began: Instant::now(), step: Instant::now(), made: 0 };
     // A mistake in the sweep shows before anything is made for it.
     study.plan(&machine).map_err(broken)?;
-    let data = study.prepare_data(&|_| {}).map_err(broken)?;
+    let bar = Bar::new();
+    let data = study.prepare_data(&|progress| bar.show(progress));
+    bar.clear();
+    let data = data.map_err(broken)?;
     diary.tell("data", data);
 
     let (sweep, mut plan) = study.plan(&machine).map_err(broken)?;

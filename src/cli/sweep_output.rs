@@ -64,10 +64,6 @@ fn align(table: &mut Table, left: &[&str], header: &[&str]) {
     }
 }
 
-fn trimmed(table: &Table) -> String {
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
-}
-
 /// The plan for people.
 pub(super) fn plan_text(plan: &SweepPlan) -> String {
     let mut shared = Vec::new();
@@ -90,7 +86,7 @@ pub(super) fn plan_text(plan: &SweepPlan) -> String {
     if !shared.is_empty() {
         text += &format!("every run: {}\n", shared.join(", "));
     }
-    text += &format!("\n{}\n", trimmed(&table));
+    text += &format!("\n{table}\n\n");
     let total = |f: fn(&PlannedRun) -> f64| plan.runs.iter().map(f).sum::<f64>();
     let (all, left) = plan.slot_hours();
     text += &format!(
@@ -144,7 +140,7 @@ pub(super) fn status_text(plan: &SweepPlan) -> String {
     } else {
         String::new()
     };
-    format!("{}\n{}: {}{left}", trimmed(&table), plan.name, counts(plan))
+    format!("{table}\n\n{}: {}{left}", plan.name, counts(plan))
 }
 
 /// What to say of runs that did not end well.
@@ -280,8 +276,10 @@ impl<'a> EventLog<'a> {
             let width = label_width(self.plan);
             let style =
                 ProgressStyle::with_template(&format!("{{prefix:<{width}!}} {{bar:10}} {{pos}}/{{len}}  {{msg}}"));
-            let bar = ProgressBar::new(planned.config.steps()).with_style(style.expect("well-formed"));
-            bar.set_prefix(planned.config.label.clone());
+            // Nothing that draws comes before the bar has its place among the others.
+            let bar = ProgressBar::new(planned.config.steps())
+                .with_style(style.expect("well-formed"))
+                .with_prefix(planned.config.label.clone());
             bars.runs.insert(run, bars.all.insert_before(&bars.total, bar));
         }
     }
