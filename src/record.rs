@@ -96,7 +96,7 @@ pub struct RunRecord {
 impl RunRecord {
     /// How it was computed. Equal runs computed differently have losses that differ by rounding.
     pub fn computed_with(&self) -> String {
-        format!("{}, {}, {} kernels", self.device, self.precision, self.backend)
+        format!("{} in {} with {} kernels", self.device, self.precision, self.backend)
     }
 
     /// What follows from the configuration of a run that ended after `steps`; nothing in it is measured yet.

@@ -18,7 +18,11 @@ pub fn data_facts(path: &Path) -> Result<Option<DataFacts>, ConfigError> {
         Err(error) => return Err(refused(error)),
     };
     let info = CorpusInfo::beside(path).map_err(refused)?;
-    Ok(Some(DataFacts { fingerprint: dataset.fingerprint(), vocab_size: info.map(|i| i.vocab_size) }))
+    Ok(Some(DataFacts {
+        fingerprint: dataset.fingerprint(),
+        vocab_size: info.map(|i| i.vocab_size),
+        longest_shard: dataset.longest_shard(),
+    }))
 }
 
 /// Facts of each data path, looked up once: that hashes the data.

@@ -83,6 +83,21 @@ pub struct DataFacts {
     pub fingerprint: String,
     /// Ids are below this, where the corpus says so.
     pub vocab_size: Option<u64>,
+    /// Tokens of its longest shard: rows do not cross shards.
+    pub longest_shard: u64,
+}
+
+impl DataFacts {
+    /// Refuses rows of `tokens` where not one fits.
+    fn check_rows(&self, key: &str, path: &Path, tokens: usize, hint: &str) -> Result<(), ConfigError> {
+        if self.longest_shard < tokens as u64 {
+            let (path, longest) = (path.display(), self.longest_shard);
+            let problem =
+                format!("{path} has no row of {tokens} tokens, its longest shard has {longest}; hint: {hint}");
+            return Err(ConfigError::value(key, problem));
+        }
+        Ok(())
+    }
 }
 
 /// What goes into the hash.
@@ -223,7 +238,7 @@ impl RunConfig {
         let architecture = arch::lookup(name)?;
         let train_data = required(written.data.train.clone(), "data.train", "give a folder or prefix of token shards")?;
         let val_data = required(written.data.val.clone(), "data.val", "give a folder or prefix of token shards")?;
-        let missing = || DataFacts { fingerprint: "absent".to_owned(), vocab_size: None };
+        let missing = || DataFacts { fingerprint: "absent".to_owned(), vocab_size: None, longest_shard: u64::MAX };
         let train_facts = facts(&train_data)?.unwrap_or_else(missing);
         let val_facts = facts(&val_data)?.unwrap_or_else(missing);
         let shape = model_shape(&written.model, architecture, &train_facts)?;
@@ -309,6 +324,9 @@ impl RunConfig {
         if !(1..=4).contains(&contexts) {
             return Err(ConfigError::value("train.validation_contexts", "must be 1, 2, 3 or 4"));
         }
+        train_facts.check_rows("data.train", &train_data, seq_len + 1, "lower model.context")?;
+        let hint = "use more text, or lower train.validation_contexts or model.context";
+        val_facts.check_rows("data.val", &val_data, contexts * seq_len + 1, hint)?;
         let exec = exec_config(&written.exec, seq_len, batch_rows)?;
         Ok(Self {
             label: written.label.clone().unwrap_or_else(|| format!("{name}-d{depth}-w{}", model.shape.d_model)),

@@ -42,7 +42,7 @@ impl PackedDataset {
             })
             .collect();
         if ends.last().copied().unwrap_or(0) == 0 {
-            let longest = shards.iter().map(Shard::tokens).max().unwrap_or(0);
+            let longest = longest(&shards);
             return Err(DataError::TooShort { path: path.to_owned(), needed: block_tokens as u64, longest });
         }
         if is_small(&shards) && vocab_size.is_some() {
@@ -65,6 +65,11 @@ impl PackedDataset {
     /// Tokens in all shards, those included that fill no block.
     pub fn tokens(&self) -> u64 {
         self.shards.iter().map(Shard::tokens).sum()
+    }
+
+    /// Tokens in the longest shard.
+    pub fn longest_shard(&self) -> u64 {
+        longest(&self.shards)
     }
 
     /// Identity of the content, whatever the files are called: 16 hex digits of a SHA-256 over each shard's header,
@@ -135,6 +140,10 @@ pub(super) fn shard_paths(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     found.sort();
     if found.is_empty() { Err(none()) } else { Ok(found) }
+}
+
+fn longest(shards: &[Shard]) -> u64 {
+    shards.iter().map(Shard::tokens).max().unwrap_or(0)
 }
 
 fn is_small(shards: &[Shard]) -> bool {

@@ -61,7 +61,7 @@ pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
     out.extend(fits(input));
     out.push(Block::Heading(2, "Runs".to_owned()));
     if let [(way, _)] = &ways[..] {
-        out.push(Block::Paragraph(format!("All were computed with {way}.")));
+        out.push(Block::Paragraph(format!("All were computed on {way}.")));
     }
     out.push(runs(&records, ways.len() > 1));
     if !input.commands.is_empty() {
@@ -252,7 +252,7 @@ fn runs<'a>(records: &[&RunRecord], say_how: bool) -> Block<'a> {
         "tokens/s",
     ];
     if say_how {
-        header.push("computed with");
+        header.push("computed on");
     }
     Block::Table(header, records.iter().map(row).collect(), 4)
 }

@@ -120,7 +120,7 @@ fn a_report_shows_troubles_first_and_every_c_with_its_error() {
 #[test]
 fn runs_that_were_not_computed_alike_are_named() {
     let mut input = input();
-    assert!(input.markdown().contains("All were computed with cpu, bf16, fused kernels."), "{}", input.markdown());
+    assert!(input.markdown().contains("All were computed on cpu in bf16 with fused kernels."), "{}", input.markdown());
     // A diverged run is in no fit.
     input.records[2].device = "GPU".into();
     assert!(!input.markdown().contains("GPU"));
@@ -128,9 +128,9 @@ fn runs_that_were_not_computed_alike_are_named() {
     let text = input.markdown();
     for expected in [
         "> **Not all runs were computed alike: their losses differ by rounding as well as by model**\n>\n\
-         > - 1 run: cpu, bf16, fused kernels\n> - 1 run: cpu, fp32, fused kernels\n",
-        "| tokens/s | computed with |",
-        "| cpu, fp32, fused kernels |",
+         > - 1 run: cpu in bf16 with fused kernels\n> - 1 run: cpu in fp32 with fused kernels\n",
+        "| tokens/s | computed on |",
+        "| cpu in fp32 with fused kernels |",
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");
     }

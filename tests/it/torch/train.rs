@@ -239,7 +239,9 @@ fn data_that_cannot_be_used_is_refused_by_name_and_reason() {
     }
     let place = Place::new();
     let text = place.refused(&["--set", "model.context=512", "--set", "scaling.batch_tokens=512"], 2);
-    assert!(text.contains("validation has no block of 2049 tokens"), "{text}");
+    let expected = "error: run.yaml: data.val: DIR/corpus/validation has no row of 2049 tokens, its longest shard has 1028; \
+                    hint: use more text, or lower train.validation_contexts or model.context";
+    assert_eq!(text.trim_end(), expected);
 }
 
 #[test]
