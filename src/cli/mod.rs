@@ -150,14 +150,12 @@ pub fn main() -> ExitStatus {
 
 /// Prints an error as one chain on stderr. A cause that its error already quotes is not said twice.
 fn report(error: &anyhow::Error) -> ExitStatus {
-    use std::io::Write;
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.ends_with(&cause) {
             text = format!("{text}: {cause}");
         }
     }
-    // Nothing can be done when stderr itself is closed.
-    let _ = writeln!(std::io::stderr(), "error: {text}");
+    output::note(&format!("error: {text}"));
     error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(ExitStatus::Internal, |exit| exit.status)
 }

@@ -86,7 +86,7 @@ pub enum DataError {
         reason: String,
     },
     /// The output folder holds something else.
-    #[error("{path} {reason}; hint: choose another --out, or remove the folder")]
+    #[error("{path} {reason}; hint: remove the folder, or name another (--out; data.path in a study)")]
     Occupied {
         /// The folder.
         path: PathBuf,
