@@ -33,15 +33,32 @@ mod torch {
         folder
     }
 
-    pub fn build() {
-        println!("cargo:rerun-if-changed=shim");
-        // Published by torch-sys: the folder it linked against.
-        let lib = PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where LibTorch is"));
-        println!("cargo:rerun-if-changed={}", lib.join("../build-version").display());
-        let named = std::path::absolute(&lib).unwrap_or_else(|_| lib.clone());
-        let real = lib.canonicalize().unwrap_or_else(|_| lib.clone());
-        let root = real.parent().expect("lib has a parent").to_owned();
-        cc::Build::new()
+    /// `shim/cuda.cpp` as a shared library, which the program carries in itself and opens where there is a GPU. Its
+    /// LibTorch symbols stay open until then. Empty where the CUDA headers are missing: kernels then run on the default
+    /// stream, without captured graphs.
+    fn build_cuda_shim(root: &std::path::Path) {
+        let library = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join("lossfloor_cuda.so");
+        let headers = root.parent().expect("LibTorch has a parent").join("nvidia/cu13/include");
+        let complete = headers.join("cuda_runtime.h").exists() && headers.join("crt/host_config.h").exists();
+        if !complete || !root.join("include/ATen/cuda/CUDAGraph.h").exists() {
+            std::fs::write(&library, []).expect("OUT_DIR can be written");
+            return;
+        }
+        let status = shim(root)
+            .include(headers)
+            .get_compiler()
+            .to_command()
+            .args(["-shared", "shim/cuda.cpp", "-o"])
+            .arg(&library)
+            .status()
+            .expect("the C++ compiler starts");
+        assert!(status.success(), "shim/cuda.cpp does not compile");
+    }
+
+    /// How everything in `shim/` is compiled.
+    fn shim(root: &std::path::Path) -> cc::Build {
+        let mut build = cc::Build::new();
+        build
             .cpp(true)
             .std("c++20")
             .pic(true)
@@ -50,9 +67,20 @@ mod torch {
             .opt_level(2)
             .include(root.join("include"))
             .include(root.join("include/torch/csrc/api/include"))
-            .define("_GLIBCXX_USE_CXX11_ABI", "1")
-            .files(["shim/autograd.cpp", "shim/aten_ext.cpp"])
-            .compile("lossfloor_shim");
+            .define("_GLIBCXX_USE_CXX11_ABI", "1");
+        build
+    }
+
+    pub fn build() {
+        println!("cargo:rerun-if-changed=shim");
+        // Published by torch-sys: the folder it linked against.
+        let lib = PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where LibTorch is"));
+        println!("cargo:rerun-if-changed={}", lib.join("../build-version").display());
+        let named = std::path::absolute(&lib).unwrap_or_else(|_| lib.clone());
+        let real = lib.canonicalize().unwrap_or_else(|_| lib.clone());
+        let root = real.parent().expect("lib has a parent").to_owned();
+        shim(&root).files(["shim/autograd.cpp", "shim/aten_ext.cpp"]).compile("lossfloor_shim");
+        build_cuda_shim(&root);
         println!("cargo:rustc-link-search=native={}", write_stand_ins().display());
         println!("cargo:rustc-link-search=native={}", real.display());
         println!("cargo:rustc-link-lib=torch_cpu");

@@ -33,15 +33,26 @@ void lf_error_free(lf_error error);
 int lf_apply(const lf_function* function, void* state, const lf_tensor* inputs, size_t n_inputs, lf_tensor* outputs,
              size_t capacity, size_t* n_outputs, lf_error error);
 
-// AdamW of one group, in place: all lists have `n` tensors of one device. `steps` are fp32 scalars, one per parameter.
+// AdamW of one group, in place: all lists have `n` tensors of one device. `steps` are fp32 scalars, one per parameter:
+// the number of this step, from 1.
 int lf_fused_adamw(size_t n, const lf_tensor* params, const lf_tensor* grads, const lf_tensor* first,
                    const lf_tensor* second, const lf_tensor* steps, double lr, double beta1, double beta2,
                    double weight_decay, double eps, lf_error error);
 
-// The 2-norm over all tensors, as a new 0-dimensional tensor on their device.
-int lf_global_norm(size_t n, const lf_tensor* tensors, lf_tensor* norm, lf_error error);
+// Whether LibTorch's own operations give the same bits on every run where they can, at a cost in speed.
+void lf_set_deterministic(int on);
+int lf_is_deterministic();
 
-// Multiplies all tensors in place by a 0-dimensional tensor of their device.
-int lf_scale(size_t n, const lf_tensor* tensors, lf_tensor factor, lf_error error);
+// Makes `grad` the gradient of a leaf: backward passes add to it in place.
+void lf_set_grad(lf_tensor leaf, lf_tensor grad);
+
+// sum += a b, sum in fp32, a and b in one dtype, accumulated in fp32.
+int lf_addmm_fp32(lf_tensor sum, lf_tensor a, lf_tensor b, lf_error error);
+
+// Causal attention of bf16 tensors [b, t, h, e] on CUDA, fewer key-value heads allowed; recorded for the backward pass.
+// `window` counts the keys that a query sees, 0 for all.
+int lf_flash_attention(lf_tensor q, lf_tensor k, lf_tensor v, double scale, int64_t window, lf_tensor* out,
+                       lf_error error);
+int lf_cudnn_attention(lf_tensor q, lf_tensor k, lf_tensor v, double scale, lf_tensor* out, lf_error error);
 
 }  // extern "C"

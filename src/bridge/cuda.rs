@@ -1,5 +1,11 @@
-//! LibTorch's CUDA libraries, opened when the program starts, so that one binary serves machines with and without a GPU.
+//! LibTorch's CUDA libraries, opened when the program starts, so that one binary serves machines with and without a
+//! GPU; and what `shim/cuda.cpp` does with them: streams, captured graphs, memory statistics.
 
+use super::BridgeError;
+use super::sys::{ErrorPtr, ErrorSlot};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW};
+use std::ffi::{c_int, c_void};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -10,7 +16,6 @@ pub fn load_cuda() -> Result<(), &'static str> {
 }
 
 fn open() -> Result<(), String> {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY};
     let path = libtorch_folder().join("libtorch_cuda.so");
     if !std::path::Path::new("/proc/driver/nvidia/version").exists() && !std::path::Path::new("/dev/nvidiactl").exists()
     {
@@ -56,4 +61,141 @@ pub fn gpu_names() -> Vec<String> {
         .collect();
     names.sort();
     names.into_iter().map(|(_, name)| name).collect()
+}
+
+/// `shim/cuda.cpp` as the build left it; empty where it was built without CUDA's headers.
+static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lossfloor_cuda.so"));
+
+type GraphPtr = *mut c_void;
+
+/// The functions of `shim/cuda.h`.
+struct Shim {
+    stream: unsafe extern "C" fn(c_int, *mut *mut c_void, ErrorPtr) -> c_int,
+    graph_begin: unsafe extern "C" fn(*mut GraphPtr, ErrorPtr) -> c_int,
+    graph_end: unsafe extern "C" fn(GraphPtr, ErrorPtr) -> c_int,
+    graph_replay: unsafe extern "C" fn(GraphPtr, ErrorPtr) -> c_int,
+    graph_free: unsafe extern "C" fn(GraphPtr),
+    memory: unsafe extern "C" fn(c_int, *mut i64, *mut i64, ErrorPtr) -> c_int,
+    memory_reset: unsafe extern "C" fn(c_int, ErrorPtr) -> c_int,
+}
+
+/// The shim, opened once; an error says why there is none.
+fn shim() -> Result<&'static Shim, BridgeError> {
+    static OPENED: OnceLock<Result<Shim, String>> = OnceLock::new();
+    OPENED.get_or_init(open_shim).as_ref().map_err(|why| BridgeError(why.clone()))
+}
+
+fn open_shim() -> Result<Shim, String> {
+    use std::io::Write;
+    load_cuda()?;
+    if SHIM.is_empty() {
+        return Err("this program was built without CUDA's headers".to_owned());
+    }
+    // A file in memory: nothing to install beside the program, and nothing left behind.
+    let memory = rustix::fs::memfd_create("lossfloor_cuda", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|e| format!("cannot make a file in memory: {e}"))?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(SHIM).map_err(|e| format!("cannot write a file in memory: {e}"))?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // SAFETY: our own library; its initialisers do nothing, and the CUDA libraries that it needs are loaded.
+    let library =
+        unsafe { Library::open(Some(&path), RTLD_NOW) }.map_err(|e| format!("cannot open its CUDA part: {e}"))?;
+    macro_rules! function {
+        ($name:literal) => {
+            // SAFETY: declared in shim/cuda.h with this signature; the library is never closed.
+            *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|e| e.to_string())?
+        };
+    }
+    let shim = Shim {
+        stream: function!("lf_cuda_stream"),
+        graph_begin: function!("lf_cuda_graph_begin"),
+        graph_end: function!("lf_cuda_graph_end"),
+        graph_replay: function!("lf_cuda_graph_replay"),
+        graph_free: function!("lf_cuda_graph_free"),
+        memory: function!("lf_cuda_memory"),
+        memory_reset: function!("lf_cuda_memory_reset"),
+    };
+    std::mem::forget(library);
+    Ok(shim)
+}
+
+/// LibTorch's current stream of a GPU; the default one where the shim cannot tell.
+pub(super) fn current_stream(device: usize) -> Result<*mut c_void, BridgeError> {
+    let mut stream = std::ptr::null_mut();
+    let Ok(shim) = shim() else { return Ok(stream) };
+    let error = ErrorSlot::new();
+    // SAFETY: writes one pointer.
+    let status = unsafe { (shim.stream)(device as c_int, &mut stream, error.0) };
+    error.check(status)?;
+    Ok(stream)
+}
+
+/// Work on a GPU, recorded once and replayed at the cost of one launch. Tensors that it reads and writes must outlive it
+/// and keep their memory.
+#[derive(Debug)]
+pub struct CudaGraph(GraphPtr);
+
+// SAFETY: a graph may be replayed from any thread, one at a time; `&mut self` sees to that.
+unsafe impl Send for CudaGraph {}
+
+impl CudaGraph {
+    /// Records what `body` launches on the current device, without running it.
+    pub fn capture(body: impl FnOnce()) -> Result<Self, BridgeError> {
+        let shim = shim()?;
+        let error = ErrorSlot::new();
+        let mut pointer = std::ptr::null_mut();
+        // SAFETY: writes one pointer, which is ours from then on.
+        error.check(unsafe { (shim.graph_begin)(&mut pointer, error.0) })?;
+        let graph = Self(pointer);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        // SAFETY: the graph is alive and recording; this ends it, after a failure too.
+        let status = unsafe { (shim.graph_end)(graph.0, error.0) };
+        if let Err(panic) = outcome {
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned());
+            return Err(BridgeError(format!("a step could not be recorded: {text}")));
+        }
+        error.check(status)?;
+        Ok(graph)
+    }
+
+    /// Runs what was recorded.
+    pub fn replay(&mut self) -> Result<(), BridgeError> {
+        let error = ErrorSlot::new();
+        // SAFETY: the graph is alive and complete.
+        error.check(unsafe { (shim()?.graph_replay)(self.0, error.0) })
+    }
+}
+
+impl Drop for CudaGraph {
+    fn drop(&mut self) {
+        if let Ok(shim) = shim() {
+            // SAFETY: made by `graph_begin`, freed once.
+            unsafe { (shim.graph_free)(self.0) }
+        }
+    }
+}
+
+/// Peaks of a GPU's memory since the last [`reset_memory`], bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct PeakMemory {
+    /// Held by tensors.
+    pub allocated: u64,
+    /// Taken from the device.
+    pub reserved: u64,
+}
+
+/// The peaks of this process.
+pub fn peak_memory(device: usize) -> Result<PeakMemory, BridgeError> {
+    let error = ErrorSlot::new();
+    let (mut allocated, mut reserved) = (0, 0);
+    // SAFETY: writes two numbers.
+    error.check(unsafe { (shim()?.memory)(device as c_int, &mut allocated, &mut reserved, error.0) })?;
+    Ok(PeakMemory { allocated: allocated as u64, reserved: reserved as u64 })
+}
+
+/// Gives unused memory back to the device and starts the peaks anew.
+pub fn reset_memory(device: usize) -> Result<(), BridgeError> {
+    let error = ErrorSlot::new();
+    // SAFETY: takes numbers only.
+    error.check(unsafe { (shim()?.memory_reset)(device as c_int, error.0) })
 }

@@ -2,15 +2,17 @@
 //! tensors' memory, and LibTorch's CUDA libraries, which are opened at run time. The only unsafe code of the crate.
 #![expect(unsafe_code, reason = "this module is the boundary to C")]
 
+pub mod aten;
 pub mod autograd;
 pub mod nvrtc;
-pub mod optim;
 pub mod tensor;
 
 mod cuda;
 mod sys;
 
-pub use cuda::{gpu_names, libtorch_folder, libtorch_version, load_cuda};
+pub use cuda::{
+    CudaGraph, PeakMemory, gpu_names, libtorch_folder, libtorch_version, load_cuda, peak_memory, reset_memory,
+};
 
 /// LibTorch refused something.
 #[derive(Debug, thiserror::Error)]

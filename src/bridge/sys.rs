@@ -44,8 +44,27 @@ unsafe extern "C" {
         eps: f64,
         error: ErrorPtr,
     ) -> c_int;
-    pub(super) fn lf_global_norm(n: usize, tensors: *const TensorPtr, norm: *mut TensorPtr, error: ErrorPtr) -> c_int;
-    pub(super) fn lf_scale(n: usize, tensors: *const TensorPtr, factor: TensorPtr, error: ErrorPtr) -> c_int;
+    pub(super) fn lf_set_deterministic(on: c_int);
+    pub(super) fn lf_is_deterministic() -> c_int;
+    pub(super) fn lf_set_grad(leaf: TensorPtr, grad: TensorPtr);
+    pub(super) fn lf_addmm_fp32(sum: TensorPtr, a: TensorPtr, b: TensorPtr, error: ErrorPtr) -> c_int;
+    pub(super) fn lf_flash_attention(
+        q: TensorPtr,
+        k: TensorPtr,
+        v: TensorPtr,
+        scale: f64,
+        window: i64,
+        out: *mut TensorPtr,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_cudnn_attention(
+        q: TensorPtr,
+        k: TensorPtr,
+        v: TensorPtr,
+        scale: f64,
+        out: *mut TensorPtr,
+        error: ErrorPtr,
+    ) -> c_int;
 }
 
 /// Owns the text of an error that may come.
@@ -75,7 +94,12 @@ impl Drop for ErrorSlot {
     }
 }
 
+/// The pointer of a tensor, for the length of a call.
+pub(super) fn pointer(tensor: &tch::Tensor) -> TensorPtr {
+    tensor.as_ptr().cast_mut().cast()
+}
+
 /// The pointers of tensors, for the length of a call.
 pub(super) fn pointers<'a>(tensors: impl IntoIterator<Item = &'a tch::Tensor>) -> Vec<TensorPtr> {
-    tensors.into_iter().map(|t| t.as_ptr().cast_mut().cast()).collect()
+    tensors.into_iter().map(pointer).collect()
 }
