@@ -4,7 +4,14 @@
 //! are the last positions. A window counts the keys that a query sees, its own included.
 
 use super::Backend;
+use super::cuda::{arguments, ceil, kernel_source, run, serves, sum_rows, typed};
+use super::norm::rms_norm;
+use crate::bridge::aten::{CudaAttention, cuda_attention, is_deterministic};
+use crate::bridge::autograd::{CustomFunction, Forward, apply};
+use crate::bridge::nvrtc::{KernelSource, Shape};
 use tch::{Kind, Tensor};
+
+const SOURCE: KernelSource = kernel_source!("differential");
 
 /// Scale and mask of one attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +33,9 @@ pub fn attention(
     let (queries, keys) = (q_bthe.size()[1], k_bske.size()[1]);
     let group = q_bthe.size()[2] / k_bske.size()[2];
     let window = options.window.map(|w| w as i64).filter(|&w| w < keys);
+    if let Some(kernel) = cuda_kernel(q_bthe, k_bske, window, backend) {
+        return cuda_attention(kernel, q_bthe, k_bske, v_bske, options.scale).unwrap_or_else(|error| panic!("{error}"));
+    }
     match (backend, window) {
         (Backend::Reference, _) => attention_ref(q_bthe, k_bske, v_bske, options),
         (Backend::Fused, _) if queries != keys => attention_ref(q_bthe, k_bske, v_bske, options),
@@ -39,6 +49,21 @@ pub fn attention(
         }
     }
 }
+
+/// Which of LibTorch's CUDA kernels serves bf16 attention of a shape: always the same one for a shape. cuDNN's is the
+/// faster where it applies; its backward pass adds in no fixed order, so that deterministic runs take the other.
+fn cuda_kernel(q_bthe: &Tensor, k_bske: &Tensor, window: Option<i64>, backend: Backend) -> Option<CudaAttention> {
+    let (time, head_dim) = (q_bthe.size()[1], q_bthe.size()[3]);
+    let served = serves(backend, q_bthe) && q_bthe.kind() == Kind::BFloat16 && time == k_bske.size()[1];
+    match window {
+        _ if !served || head_dim % 8 != 0 || head_dim > 256 => None,
+        None if head_dim <= 128 && time >= CUDNN_TIME && !is_deterministic() => Some(CudaAttention::Cudnn),
+        window => Some(CudaAttention::Flash { window }),
+    }
+}
+
+/// Shortest row for which cuDNN's attention is taken.
+const CUDNN_TIME: i64 = 1024;
 
 /// The same with every score and a dense mask, softmax in fp32.
 pub fn attention_ref(q_bthe: &Tensor, k_bske: &Tensor, v_bske: &Tensor, options: AttentionOptions) -> Tensor {
@@ -57,29 +82,150 @@ pub fn attention_ref(q_bthe: &Tensor, k_bske: &Tensor, v_bske: &Tensor, options:
     weights.to_kind(v.kind()).matmul(&v).transpose(1, 2)
 }
 
+/// What differential attention does beside attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference<'a> {
+    /// Weight of the second map, a scalar.
+    pub lambda: &'a Tensor,
+    /// Gain of the norm over the two heads of a pair, [2e].
+    pub gain: &'a Tensor,
+    /// Multiplies the norm.
+    pub scale: f64,
+}
+
 /// The differential attention of one layer, heads in place: O = attention(q₁, k₁, [v₁ v₂]) − λ attention(q₂, k₂, [v₁ v₂]),
-/// even heads against odd ones; the result, 2e wide for each pair, before its norm. [b, t, h/2, 2e].
+/// even heads against odd ones, 2e wide for each pair; then its norm, divided among the pair's heads. [b, t, h, e].
 pub fn differential_attention(
     q_bthe: &Tensor,
     k_bske: &Tensor,
     v_bske: &Tensor,
-    lambda: &Tensor,
+    difference: Difference,
     options: AttentionOptions,
     backend: Backend,
 ) -> Tensor {
     let every_other = |t: &Tensor, first: i64| t.slice(2, first, None, 2);
     let [q1, k1, v1] = [q_bthe, k_bske, v_bske].map(|t| every_other(t, 0));
     let [q2, k2, v2] = [q_bthe, k_bske, v_bske].map(|t| every_other(t, 1));
-    let heads = q1.size()[2];
     // Four attentions as one call over four times the heads.
     let q = Tensor::cat(&[&q1, &q1, &q2, &q2], 2);
     let k = Tensor::cat(&[&k1, &k1, &k2, &k2], 2);
     let v = Tensor::cat(&[&v1, &v2, &v1, &v2], 2);
-    let out = attention(&q, &k, &v, options, backend);
-    let part = |i: i64| out.narrow(2, i * heads, heads);
+    let maps = attention(&q, &k, &v, options, backend);
+    let Difference { lambda, gain, scale } = difference;
+    if serves(backend, &maps) && q_bthe.size()[3] <= 256 {
+        let lambda = lambda.reshape([1]);
+        return apply(DifferenceOnCuda { scale }, &[Some(&maps), Some(&lambda), Some(gain)]).pop().expect("one output");
+    }
+    let pairs = q1.size()[2];
+    let part = |i: i64| maps.narrow(2, i * pairs, pairs);
     let first = Tensor::cat(&[part(0), part(1)], -1);
     let second = Tensor::cat(&[part(2), part(3)], -1);
-    first - second * lambda.to_kind(out.kind())
+    let difference = first - second * lambda.to_kind(maps.kind());
+    (rms_norm(&difference, gain) * scale).to_kind(q_bthe.kind()).reshape(q_bthe.size())
+}
+
+/// Maps [b, t, 4p, e], stacked as above, to heads [b, t, 2p, e].
+struct DifferenceOnCuda {
+    scale: f64,
+}
+
+/// Blocks of the backward pass at most: each leaves one row of partial sums.
+const PARTS: i64 = 1056;
+
+/// Sizes of four stacked maps.
+struct MapSizes {
+    rows: i64,
+    pairs: i64,
+    width: i64,
+}
+
+impl MapSizes {
+    fn of(maps: &Tensor) -> Self {
+        let (batch, time, heads, width) = maps.size4().expect("maps are [b, t, h, e]");
+        Self { rows: batch * time, pairs: heads / 4, width }
+    }
+
+    fn blocks(&self) -> i64 {
+        let threads = match self.width {
+            0..=32 => 8,
+            33..=64 => 16,
+            _ => 32,
+        };
+        ceil(self.rows * self.pairs, 128 / threads)
+    }
+
+    fn parts(&self, maps: &Tensor) -> [Tensor; 4] {
+        [0, 1, 2, 3].map(|i| maps.narrow(2, i * self.pairs, self.pairs))
+    }
+}
+
+impl CustomFunction for DifferenceOnCuda {
+    fn forward(&mut self, inputs: &[Tensor]) -> Forward {
+        let [maps, lambda, gain] = inputs else { unreachable!("three inputs") };
+        let maps = maps.contiguous();
+        let size = MapSizes::of(&maps);
+        let (batch, time, _, width) = maps.size4().expect("maps are [b, t, h, e]");
+        let out = Tensor::empty([batch, time, 2 * size.pairs, width], (maps.kind(), maps.device()));
+        let [a, b, c, d] = &size.parts(&maps);
+        let arguments = arguments![
+            a,
+            b,
+            c,
+            d,
+            lambda,
+            gain,
+            &out,
+            4 * size.pairs * width,
+            width,
+            size.rows,
+            size.pairs as i32,
+            width as i32,
+            self.scale as f32
+        ];
+        run(&SOURCE, typed!("da_forward", maps.kind()), maps.device(), Shape::line(size.blocks(), 128), &arguments);
+        Forward {
+            outputs: vec![out],
+            saved: vec![maps, lambda.shallow_clone(), gain.shallow_clone()],
+            constant_outputs: 0,
+        }
+    }
+
+    fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
+        let Some(dout) = &grads[0] else { return vec![None, None, None] };
+        let [maps, lambda, gain] = saved else { unreachable!("three saved tensors") };
+        let (dout, dmaps) = (dout.contiguous(), maps.empty_like());
+        let size = MapSizes::of(maps);
+        let ([a, b, c, d], [da, db, dc, dd]) = (&size.parts(maps), &size.parts(&dmaps));
+        let blocks = size.blocks().min(PARTS);
+        let parts = Tensor::empty([blocks, 2 * size.width + 1], (Kind::Float, maps.device()));
+        let (row, head) = (4 * size.pairs * size.width, size.width);
+        let arguments = arguments![
+            &dout,
+            a,
+            b,
+            c,
+            d,
+            lambda,
+            gain,
+            da,
+            db,
+            dc,
+            dd,
+            &parts,
+            row,
+            head,
+            row,
+            head,
+            size.rows,
+            size.pairs as i32,
+            size.width as i32,
+            self.scale as f32
+        ];
+        run(&SOURCE, typed!("da_backward", maps.kind()), maps.device(), Shape::line(blocks, 128), &arguments);
+        let (dgain, dlambda) = (gain.empty_like(), lambda.empty_like());
+        sum_rows(&SOURCE, &parts, &dgain, Some(&dlambda), 2 * size.width);
+        vec![Some(dmaps), Some(dlambda), Some(dgain)]
+    }
 }
 
 /// [b, t, h, e] → [b, h, t, e], key-value heads repeated for their group.

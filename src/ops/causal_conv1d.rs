@@ -6,8 +6,10 @@
 #![expect(clippy::needless_range_loop, reason = "loops over lanes of several vectors at once read best by index")]
 
 use super::Backend;
+use super::cuda::{arguments, ceil, dense_fp32, even, kernel_source, row_stride, run, serves, sum_rows, typed};
 use super::lanes::{LANES, Lanes, load, mul_add, scatter, sigmoid, splat};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
+use crate::bridge::nvrtc::{KernelSource, Shape};
 use crate::bridge::tensor::{values, values_mut};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -35,6 +37,9 @@ pub fn causal_conv1d(
             let (x, w, bias) = (plain(x_btd), plain(w_dk), plain(bias_d));
             let mut outputs = apply(ConvOnCpu { activation }, &[Some(&x), Some(&w), Some(&bias)]);
             outputs.pop().expect("one output").to_kind(kind)
+        }
+        _ if serves(backend, x_btd) && activation == Activation::Silu && w_dk.size()[1] == TAPS as i64 => {
+            apply(ConvOnCuda, &[Some(x_btd), Some(w_dk), Some(bias_d)]).pop().expect("one output")
         }
         _ => causal_conv1d_ref(x_btd, w_dk, bias_d, activation),
     }
@@ -115,6 +120,72 @@ impl CustomFunction for ConvOnCpu {
         }
         scatter(values_mut(&mut out[0]), conv.time, conv.channels, &x_parts);
         out.into_iter().map(Some).collect()
+    }
+}
+
+const SOURCE: KernelSource = kernel_source!("conv");
+
+/// Blocks of 32 x 8 threads, each thread with two channels and a strip of 32 steps.
+fn cuda_grid(batch: i64, time: i64, channels: i64) -> (i64, i64) {
+    (ceil(channels, 64), ceil(batch * ceil(time, 32), 8))
+}
+
+/// With SiLU, of x whose rows are evenly spaced; w and bias fp32.
+pub(super) fn forward_on_cuda(x_btd: &Tensor, w_dk: &Tensor, bias_d: &Tensor) -> Tensor {
+    let (batch, time, channels) = x_btd.size3().expect("x is [b, t, d]");
+    let y = Tensor::empty([batch, time, channels], (x_btd.kind(), x_btd.device()));
+    let shape = Shape::plane(cuda_grid(batch, time, channels), (32, 8));
+    let arguments = arguments![x_btd, w_dk, bias_d, &y, row_stride(x_btd), batch as i32, time as i32, channels as i32];
+    run(&SOURCE, typed!("conv_forward", x_btd.kind()), x_btd.device(), shape, &arguments);
+    y
+}
+
+/// Writes the gradient of x, whose rows are evenly spaced, and returns those of w and bias; dy is dense.
+pub(super) fn backward_on_cuda(
+    dy_btd: &Tensor,
+    x_btd: &Tensor,
+    w_dk: &Tensor,
+    bias_d: &Tensor,
+    dx_btd: &Tensor,
+) -> (Tensor, Tensor) {
+    let (batch, time, channels) = x_btd.size3().expect("x is [b, t, d]");
+    let grid = cuda_grid(batch, time, channels);
+    let parts = Tensor::empty([grid.1, 5 * channels], (Kind::Float, x_btd.device()));
+    let arguments = arguments![
+        dy_btd,
+        x_btd,
+        w_dk,
+        bias_d,
+        dx_btd,
+        &parts,
+        row_stride(x_btd),
+        row_stride(dx_btd),
+        batch as i32,
+        time as i32,
+        channels as i32
+    ];
+    run(&SOURCE, typed!("conv_backward", x_btd.kind()), x_btd.device(), Shape::plane(grid, (32, 8)), &arguments);
+    let (dw, dbias) = (w_dk.empty_like(), bias_d.empty_like());
+    sum_rows(&SOURCE, &parts, &dw, Some(&dbias), 4 * channels);
+    (dw, dbias)
+}
+
+struct ConvOnCuda;
+
+impl CustomFunction for ConvOnCuda {
+    fn forward(&mut self, inputs: &[Tensor]) -> Forward {
+        let (w, bias) = (dense_fp32(&inputs[1]), dense_fp32(&inputs[2]));
+        let x = even(&inputs[0]);
+        let y = forward_on_cuda(&x, &w, &bias);
+        Forward { outputs: vec![y], saved: vec![x, w, bias], constant_outputs: 0 }
+    }
+
+    fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
+        let Some(dy) = &grads[0] else { return vec![None, None, None] };
+        let [x, w, bias] = saved else { unreachable!("three saved tensors") };
+        let dx = Tensor::empty(x.size(), (x.kind(), x.device()));
+        let (dw, dbias) = backward_on_cuda(&dy.contiguous(), x, w, bias, &dx);
+        vec![Some(dx), Some(dw), Some(dbias)]
     }
 }
 

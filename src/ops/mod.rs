@@ -5,8 +5,18 @@
 
 pub mod attention;
 pub mod causal_conv1d;
+pub mod embedding;
+pub mod gate;
+pub mod linear;
+pub mod mamba;
+pub mod norm;
+pub mod optimizer;
+pub mod readout;
+pub mod rope;
 pub mod selective_scan;
+pub mod swiglu;
 
+mod cuda;
 mod lanes;
 
 /// Which implementation of an op runs.

@@ -11,9 +11,10 @@
 //! recompute the rest, so their memory grows with t / chunk.
 
 mod cpu;
-mod cuda;
+pub(super) mod cuda;
 
 use super::Backend;
+use super::cuda::serves;
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::tensor::{values, values_mut};
 use tch::{Device, Kind, Tensor};
@@ -159,18 +160,23 @@ impl CustomFunction for ScanOnCpu {
     }
 }
 
-/// The kernel of the inputs' device, in fp32.
+/// The kernel of the inputs' device.
 fn fused(inputs: &ScanInputs) -> ScanOutput {
     assert_eq!(inputs.a_dn.size()[1], cpu::STATES as i64, "the scan kernels are written for 16 states");
-    let plain = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
-    let required = [inputs.x_btd, inputs.delta_btd, inputs.a_dn, inputs.b_btn, inputs.c_btn].map(plain);
-    let optional = [inputs.d_d, inputs.z_btd, inputs.delta_bias_d].map(|t| t.map(plain));
-    let all: Vec<Option<&Tensor>> = required.iter().map(Some).chain(optional.iter().map(Option::as_ref)).collect();
-    let mut outputs = match inputs.x_btd.device() {
-        Device::Cpu => apply(ScanOnCpu { softplus: inputs.softplus }, &all),
-        _ => apply(cuda::ScanOnCuda { softplus: inputs.softplus }, &all),
+    let kind = inputs.x_btd.kind();
+    let sequences = [inputs.x_btd, inputs.delta_btd, inputs.b_btn, inputs.c_btn];
+    let constants = [Some(inputs.a_dn), inputs.d_d, inputs.delta_bias_d];
+    let on_gpu = serves(Backend::Fused, inputs.x_btd);
+    let sequence_kind = if on_gpu { kind } else { Kind::Float };
+    let [x, delta, b, c] = sequences.map(|t| t.to_kind(sequence_kind).contiguous());
+    let z = inputs.z_btd.map(|t| t.to_kind(sequence_kind).contiguous());
+    let [a, skip, bias] = constants.map(|t| t.map(|t| t.to_kind(Kind::Float).contiguous()));
+    let all = [Some(&x), Some(&delta), a.as_ref(), Some(&b), Some(&c), skip.as_ref(), z.as_ref(), bias.as_ref()];
+    let mut outputs = match on_gpu {
+        false => apply(ScanOnCpu { softplus: inputs.softplus }, &all),
+        true => apply(cuda::ScanOnCuda { softplus: inputs.softplus }, &all),
     };
     let last_state_bdn = outputs.pop().expect("two outputs");
-    let y_btd = outputs.pop().expect("two outputs").to_kind(inputs.x_btd.kind());
+    let y_btd = outputs.pop().expect("two outputs").to_kind(kind);
     ScanOutput { y_btd, last_state_bdn }
 }

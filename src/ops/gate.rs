@@ -1,0 +1,68 @@
+//! silu(z) ⊙ m, the gate of gated memory units and of Mamba layers that publish their memory.
+
+use super::Backend;
+use super::cuda::{arguments, ceil, even, kernel_source, row_stride, rows_and_width, run, serves, typed};
+use crate::bridge::autograd::{CustomFunction, Forward, apply};
+use crate::bridge::nvrtc::{KernelSource, Shape};
+use tch::Tensor;
+
+const SOURCE: KernelSource = kernel_source!("gate");
+
+/// [.., d] twice to [.., d].
+pub fn gate(z: &Tensor, memory: &Tensor, backend: Backend) -> Tensor {
+    if serves(backend, z) && z.kind() == memory.kind() {
+        return apply(GateOnCuda, &[Some(z), Some(memory)]).pop().expect("one output");
+    }
+    z.silu() * memory
+}
+
+fn shape(rows: i64, width: i64) -> Shape {
+    Shape::line(ceil(rows * ceil(width, 8), 512), 256)
+}
+
+/// y = silu(z) m, rows of z and m evenly spaced.
+pub(super) fn gate_forward(z: &Tensor, memory: &Tensor) -> Tensor {
+    let y = Tensor::empty(memory.size(), (z.kind(), z.device()));
+    let (rows, width) = rows_and_width(z);
+    let arguments = arguments![z, memory, &y, row_stride(z), row_stride(memory), row_stride(&y), rows, width as i32];
+    run(&SOURCE, typed!("gate_forward", z.kind()), z.device(), shape(rows, width), &arguments);
+    y
+}
+
+/// Writes the gradients of z and memory, whose rows are evenly spaced.
+pub(super) fn gate_backward(dy: &Tensor, z: &Tensor, memory: &Tensor, dz: &Tensor, dmemory: &Tensor) {
+    let (rows, width) = rows_and_width(z);
+    let arguments = arguments![
+        dy,
+        z,
+        memory,
+        dz,
+        dmemory,
+        row_stride(dy),
+        row_stride(z),
+        row_stride(memory),
+        row_stride(dz),
+        row_stride(dmemory),
+        rows,
+        width as i32,
+        0i32
+    ];
+    run(&SOURCE, typed!("gate_backward", z.kind()), z.device(), shape(rows, width), &arguments);
+}
+
+struct GateOnCuda;
+
+impl CustomFunction for GateOnCuda {
+    fn forward(&mut self, inputs: &[Tensor]) -> Forward {
+        let (z, memory) = (even(&inputs[0]), even(&inputs[1]));
+        Forward { outputs: vec![gate_forward(&z, &memory)], saved: vec![z, memory], constant_outputs: 0 }
+    }
+
+    fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
+        let Some(dy) = &grads[0] else { return vec![None, None] };
+        let empty = || Tensor::empty(dy.size(), (dy.kind(), dy.device()));
+        let (dz, dmemory) = (empty(), empty());
+        gate_backward(&even(dy), &saved[0], &saved[1], &dz, &dmemory);
+        vec![Some(dz), Some(dmemory)]
+    }
+}

@@ -1,0 +1,81 @@
+//! The SwiGLU MLP: w3( silu(gate) ⊙ up ), gate and up the halves of w1's output. On a GPU the product of the halves is
+//! not kept: the backward pass makes it again beside its gradient.
+
+use super::Backend;
+use super::cuda::{arguments, ceil, dense, kernel_source, rows_and_width, run, serves, typed};
+use super::linear::{GradientSink, Weight, linear};
+use crate::bridge::autograd::{CustomFunction, Forward, apply};
+use crate::bridge::nvrtc::{KernelSource, Shape};
+use tch::Tensor;
+
+const SOURCE: KernelSource = kernel_source!("swiglu");
+
+/// [.., w] → [.., w], and the linear half before the gate, [.., d], where it is `wanted`.
+pub fn swiglu(x: &Tensor, w1: &Weight, w3: &Weight, up_wanted: bool, backend: Backend) -> (Tensor, Option<Tensor>) {
+    if serves(backend, x) {
+        let kind = x.kind();
+        let function =
+            SwiGluOnCuda { w1: w1.value(kind), w3: w3.value(kind), sinks: [w1.sink(), w3.sink()], up_wanted };
+        let mut outputs = apply(function, &[Some(x), Some(w1.master()), Some(w3.master())]).into_iter();
+        let y = outputs.next().expect("an output");
+        return (y, outputs.next());
+    }
+    let mut halves = linear(x, w1, backend).chunk(2, -1);
+    let up = halves.pop().expect("two halves");
+    let gate = halves.pop().expect("two halves");
+    (linear(&(gate.silu() * &up), w3, backend), up_wanted.then_some(up))
+}
+
+fn shape(rows: i64, inner: i64) -> Shape {
+    Shape::line(ceil(rows * ceil(inner, 8), 512), 256)
+}
+
+struct SwiGluOnCuda {
+    w1: Tensor,
+    w3: Tensor,
+    sinks: [GradientSink; 2],
+    up_wanted: bool,
+}
+
+impl CustomFunction for SwiGluOnCuda {
+    fn forward(&mut self, inputs: &[Tensor]) -> Forward {
+        let x = &inputs[0];
+        let (kind, device) = (x.kind(), x.device());
+        let h = x.linear(&self.w1, None::<&Tensor>);
+        let (rows, width) = rows_and_width(&h);
+        let inner = width / 2;
+        let mut size = h.size();
+        *size.last_mut().expect("a tensor with axes") = inner;
+        let product = Tensor::empty(&size, (kind, device));
+        let arguments = arguments![&h, &product, rows, inner as i32];
+        run(&SOURCE, typed!("swiglu_forward", kind), device, shape(rows, inner), &arguments);
+        let mut outputs = vec![product.linear(&self.w3, None::<&Tensor>)];
+        if self.up_wanted {
+            outputs.push(h.narrow(-1, inner, inner).contiguous());
+        }
+        Forward { outputs, saved: vec![x.shallow_clone(), h], constant_outputs: 0 }
+    }
+
+    fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
+        let [x, h] = saved else { unreachable!("two saved tensors") };
+        let (kind, device) = (x.kind(), x.device());
+        let (rows, width) = rows_and_width(h);
+        let inner = width / 2;
+        let flat = |t: &Tensor| dense(t).view([rows, -1]);
+        let dy = grads[0].as_ref().map(&flat);
+        let dup = grads.get(1).and_then(Option::as_ref).map(&flat);
+        let dproduct = match &dy {
+            Some(dy) => dy.mm(&self.w3),
+            None => Tensor::zeros([rows, inner], (kind, device)),
+        };
+        let dh = Tensor::empty([rows, width], (kind, device));
+        let arguments = arguments![&dproduct, h, dup.as_ref(), &dh, &dproduct, inner, rows, inner as i32];
+        run(&SOURCE, typed!("swiglu_backward", kind), device, shape(rows, inner), &arguments);
+        let product = dproduct;
+        let dw3 = dy.map_or_else(|| vec![None], |dy| self.sinks[1].add(&dy, &product));
+        drop(product);
+        let dx = dh.mm(&self.w1).view_as(x);
+        let dw1 = self.sinks[0].add(&dh, &flat(x));
+        std::iter::once(Some(dx)).chain(dw1).chain(dw3).collect()
+    }
+}
