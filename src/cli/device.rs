@@ -2,6 +2,8 @@
 
 use super::{ExitStatus, exit};
 use crate::bridge::load_cuda;
+use crate::bridge::nvrtc::kernels_run_on;
+use crate::ops::Backend;
 use tch::Device;
 
 /// `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -50,5 +52,18 @@ pub fn pick(wanted: &DeviceArg) -> anyhow::Result<Device> {
             )),
             Ok(_) => Ok(Device::Cuda(index)),
         },
+    }
+}
+
+/// An error (exit status 6) when the fused kernels cannot run on a device: what is missing, and what else can be done.
+pub fn check_kernels(device: Device, backend: Backend, instead: &str) -> anyhow::Result<()> {
+    match (device, backend) {
+        (Device::Cuda(index), Backend::Fused) => kernels_run_on(index).map_err(|why| {
+            exit(
+                ExitStatus::Unavailable,
+                format!("the kernels of this program cannot run here: {why}; hint: {instead}"),
+            )
+        }),
+        _ => Ok(()),
     }
 }

@@ -125,6 +125,7 @@ pub fn main() -> ExitStatus {
     #[cfg(feature = "torch")]
     if matches!(cli.command, Command::Bench(_) | Command::Train(_) | Command::Verify(_)) {
         runtime::settle();
+        runtime::keep_kernels();
     }
     let result = match cli.command {
         Command::Model(command) => model::run(command),

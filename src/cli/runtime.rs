@@ -1,10 +1,14 @@
 //! Settings that LibTorch's libraries read from the environment before `main` begins.
 
+use crate::bridge::nvrtc::keep_kernels_in;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 
 /// OpenMP's threads sleep between parallel regions instead of spinning, which would starve this crate's own kernels;
 /// the allocator keeps large blocks instead of returning them to the system after every step.
-const SETTINGS: [(&str, &str); 3] = [
+/// cuBLAS keeps one workspace of its usual size for each stream, which deterministic runs need.
+const SETTINGS: [(&str, &str); 4] = [
+    ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
     ("OMP_WAIT_POLICY", "PASSIVE"),
     ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
     ("MALLOC_TRIM_THRESHOLD_", "4294967296"),
@@ -20,5 +24,14 @@ pub fn settle() {
     if let Ok(program) = std::env::current_exe() {
         // Returns only on failure.
         let _ = std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
+    }
+}
+
+/// Names the folder where compiled CUDA kernels are kept between processes: in the user's cache, as LibTorch is.
+pub fn keep_kernels() {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    if let Some(cache) = cache {
+        keep_kernels_in(cache.join("lossfloor/kernels"));
     }
 }

@@ -1,9 +1,10 @@
 //! `lossfloor train`: one run.
 
-use super::device::{DeviceArg, pick};
+use super::device::{DeviceArg, check_kernels, pick};
 use super::{ExitStatus, exit, output, usage};
 use crate::arch::cost::FlopsPerToken;
-use crate::config::{ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, load};
+use crate::bridge::aten::set_deterministic;
+use crate::config::{BackendChoice, ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, load};
 use crate::files::write_atomic;
 use crate::nn::Precision;
 use crate::ops::Backend;
@@ -78,7 +79,13 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
         (PrecisionChoice::Bf16, _) | (PrecisionChoice::Auto, _) => Precision::Bf16,
     };
     set_threads(run.exec.threads)?;
-    let compute = Compute { device, precision, backend: Backend::default() };
+    let backend = match run.exec.backend {
+        BackendChoice::Fused => Backend::Fused,
+        BackendChoice::Reference => Backend::Reference,
+    };
+    check_kernels(device, backend, "set exec.backend: reference for plain tensor code, many times slower")?;
+    set_deterministic(run.exec.deterministic);
+    let compute = Compute { device, precision, backend };
     write_atomic(&folder.file("config.yaml"), load::to_yaml(&run.written()).as_bytes())?;
     write_atomic(&folder.file("env.json"), serde_json::to_string_pretty(&environment(&compute))?.as_bytes())?;
 

@@ -1,6 +1,6 @@
 //! `lossfloor verify`: this build against golden files.
 
-use super::device::{DeviceArg, pick};
+use super::device::{DeviceArg, check_kernels, pick};
 use super::output;
 use super::{ExitStatus, usage};
 use crate::nn::Precision;
@@ -73,6 +73,7 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitStatus> {
             PrecisionArg::Bf16 => Precision::Bf16,
         },
     };
+    check_kernels(options.device, options.backend, "--backend reference runs plain tensor code")?;
     let mut checks: Vec<Check> = Vec::new();
     for path in &args.paths {
         for file in golden_files(path)? {

@@ -152,6 +152,10 @@ pub struct ExecSection {
     pub device: Option<String>,
     /// `auto` (fp32 on the CPU, bf16 on CUDA), `fp32` or `bf16`.
     pub precision: Option<PrecisionChoice>,
+    /// `fused` (this crate's kernels) or `reference` (plain tensor code); default fused.
+    pub backend: Option<BackendChoice>,
+    /// Whether a GPU must give the same bits on every run, at a cost in speed; default false. A CPU always does.
+    pub deterministic: Option<bool>,
     /// Rows that go through the model at once; default as many as fit a fixed number of tokens.
     pub micro_batch: Option<usize>,
     /// CPU threads of one run; default all.
@@ -177,4 +181,13 @@ pub enum PrecisionChoice {
     Auto,
     Fp32,
     Bf16,
+}
+
+/// `exec.backend` as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    #[default]
+    Fused,
+    Reference,
 }

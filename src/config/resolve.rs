@@ -2,8 +2,8 @@
 
 use super::load::ConfigError;
 use super::{
-    CheckpointSection, DataSection, ExecSection, ExperimentConfig, ModelSection, PrecisionChoice, ScalingRule,
-    ScalingSection, TrainSection,
+    BackendChoice, CheckpointSection, DataSection, ExecSection, ExperimentConfig, ModelSection, PrecisionChoice,
+    ScalingRule, ScalingSection, TrainSection,
 };
 use crate::arch::{self, Architecture, ModelConfig, ModelShape, cost};
 use crate::scaling::{HyperparameterTransfer, ModelScaling, Parametrization, TokenRule};
@@ -29,6 +29,8 @@ impl std::fmt::Display for RunId {
 pub struct ExecConfig {
     pub device: String,
     pub precision: PrecisionChoice,
+    pub backend: BackendChoice,
+    pub deterministic: bool,
     /// Rows that go through the model at once.
     pub micro_batch: usize,
     pub threads: Option<usize>,
@@ -460,6 +462,8 @@ impl RunConfig {
             exec: ExecSection {
                 device: Some(self.exec.device.clone()),
                 precision: Some(self.exec.precision),
+                backend: Some(self.exec.backend),
+                deterministic: Some(self.exec.deterministic),
                 micro_batch: Some(self.exec.micro_batch),
                 threads: self.exec.threads,
                 checkpoint: CheckpointSection {
@@ -489,6 +493,8 @@ fn exec_config(section: &ExecSection, seq_len: usize, batch_rows: usize) -> Resu
     Ok(ExecConfig {
         device: section.device.clone().unwrap_or_else(|| "auto".to_owned()),
         precision: section.precision.unwrap_or_default(),
+        backend: section.backend.unwrap_or_default(),
+        deterministic: section.deterministic.unwrap_or(false),
         micro_batch,
         threads: section.threads,
         checkpoint_every_s,

@@ -1,10 +1,11 @@
 //! Self- and cross-attention layers, plain or differential.
 
-use super::layers::rotate;
 use super::{LayerContext, Linear, Mixer, ParamStore, RmsNorm, RotaryEmbedding};
 use crate::arch::{AttentionForm, ModelShape};
 use crate::ops::Backend;
-use crate::ops::attention::{AttentionOptions, attention, differential_attention};
+use crate::ops::attention::{AttentionOptions, Difference, attention, differential_attention};
+use crate::ops::linear::{Weight, linear};
+use crate::ops::rope::{Heads, RopeTables, split_heads};
 use tch::Tensor;
 
 /// Differential attention between a layer's projections: λ and the norm of the difference.
@@ -41,20 +42,32 @@ impl DifferentialHeads {
     /// Heads [b, t, h, e] from queries, keys and values of that layout.
     pub fn run(&self, qkv: [&Tensor; 3], options: AttentionOptions, backend: Backend) -> Tensor {
         let [q, k, v] = qkv;
-        let pairs = differential_attention(q, k, v, &self.lambda(), options, backend);
-        (self.norm.forward(&pairs) * (1.0 - self.initial)).to_kind(q.kind()).reshape(q.size())
+        let difference = Difference { lambda: &self.lambda(), gain: self.norm.gain(), scale: 1.0 - self.initial };
+        differential_attention(q, k, v, difference, options, backend)
     }
 }
 
-/// Where keys and values come from.
+/// Projections of a layer with keys and values of its own.
 #[derive(Debug)]
-enum KeyValues {
-    Own {
+enum OwnProjections {
+    /// Without biases: one product for all three.
+    Joint(Weight),
+    Separate {
+        q_proj: Linear,
         k_proj: Linear,
         v_proj: Linear,
     },
-    /// Of the layer with this index.
-    Borrowed(usize),
+}
+
+/// Where queries, keys and values come from.
+#[derive(Debug)]
+enum Projections {
+    Own(OwnProjections),
+    /// Keys and values of the layer with this index.
+    Borrowing {
+        q_proj: Linear,
+        layer: usize,
+    },
 }
 
 /// What an attention layer leaves for later ones.
@@ -69,12 +82,11 @@ pub struct AttentionPublishes {
 #[derive(Debug)]
 pub struct Attention {
     layer: usize,
-    q_proj: Linear,
-    key_values: KeyValues,
+    projections: Projections,
     differential: Option<DifferentialHeads>,
     proj: Linear,
     rope: Option<RotaryEmbedding>,
-    head_dim: i64,
+    heads: Heads,
     options: AttentionOptions,
     publishes: AttentionPublishes,
 }
@@ -95,47 +107,66 @@ impl Attention {
     /// The layer with parameters under `name`.
     pub fn new(params: &ParamStore, name: &str, shape: &ModelShape, spec: AttentionSpec) -> Self {
         let linear = |part: &str| Linear::new(params, &format!("{name}.{part}"));
+        let biased = params.find(&format!("{name}.q_proj.bias")).is_some();
+        let projections = match spec.kv_layer {
+            Some(layer) => Projections::Borrowing { q_proj: linear("q_proj"), layer },
+            None if biased => Projections::Own(OwnProjections::Separate {
+                q_proj: linear("q_proj"),
+                k_proj: linear("k_proj"),
+                v_proj: linear("v_proj"),
+            }),
+            None => {
+                let names = ["q_proj", "k_proj", "v_proj"].map(|part| format!("{name}.{part}"));
+                Projections::Own(OwnProjections::Joint(params.weight(&names)))
+            }
+        };
+        let [queries, keys, width] = [shape.n_heads, shape.n_kv_heads, shape.head_dim].map(|n| n as i64);
         Self {
             layer: spec.layer,
-            q_proj: linear("q_proj"),
-            key_values: match spec.kv_layer {
-                None => KeyValues::Own { k_proj: linear("k_proj"), v_proj: linear("v_proj") },
-                Some(layer) => KeyValues::Borrowed(layer),
-            },
+            projections,
             differential: match spec.form {
                 AttentionForm::Softmax => None,
                 AttentionForm::Differential => Some(DifferentialHeads::new(params, &format!("{name}.da"), spec.layer)),
             },
             proj: linear("proj"),
             rope: spec.rope,
-            head_dim: shape.head_dim as i64,
+            heads: Heads { queries, keys, width },
             options: spec.options,
             publishes: spec.publishes,
         }
     }
 
-    /// [b, t, heads · e] → [b, t, heads, e], rotated where this layer rotates.
-    fn heads(&self, projected: &Tensor, tables: Option<&(Tensor, Tensor)>) -> Tensor {
-        let (batch, time, width) = projected.size3().expect("a projection is [b, t, d]");
-        let heads = projected.view([batch, time, width / self.head_dim, self.head_dim]);
-        tables.map_or(heads.shallow_clone(), |(cos, sin)| rotate(&heads, cos, sin))
+    /// Queries, keys and values [b, t, heads, e], rotated where this layer rotates.
+    fn project(&self, x_btw: &Tensor, context: &LayerContext) -> [Tensor; 3] {
+        let backend = context.backend;
+        let tables = self.rope.as_ref().map(|rope| rope.tables(x_btw.size()[1], x_btw.device()));
+        let only = |projected: Tensor, count: i64, tables: Option<&RopeTables>| {
+            let heads = Heads { queries: count, keys: 0, ..self.heads };
+            split_heads(&projected, heads, tables, backend).pop().expect("queries")
+        };
+        let (tables, Heads { queries, keys, .. }) = (tables.as_ref(), self.heads);
+        match &self.projections {
+            Projections::Own(OwnProjections::Joint(weight)) => {
+                let packed = linear(x_btw, weight, backend);
+                split_heads(&packed, self.heads, tables, backend).try_into().expect("queries, keys and values")
+            }
+            Projections::Own(OwnProjections::Separate { q_proj, k_proj, v_proj }) => [
+                only(q_proj.forward(x_btw, backend), queries, tables),
+                only(k_proj.forward(x_btw, backend), keys, tables),
+                only(v_proj.forward(x_btw, backend), keys, None),
+            ],
+            Projections::Borrowing { q_proj, layer } => {
+                let (k, v) = &context.key_values[layer];
+                [only(q_proj.forward(x_btw, backend), queries, tables), k.shallow_clone(), v.shallow_clone()]
+            }
+        }
     }
 }
 
 impl Mixer for Attention {
     fn forward(&self, x_btw: &Tensor, context: &mut LayerContext) -> Tensor {
         let (batch, time, _) = x_btw.size3().expect("x is [b, t, w]");
-        let tables = self.rope.as_ref().map(|rope| rope.tables(time, x_btw.device()));
-        let q = self.heads(&self.q_proj.forward(x_btw), tables.as_ref());
-        let (k, v) = match &self.key_values {
-            KeyValues::Own { k_proj, v_proj } => {
-                (self.heads(&k_proj.forward(x_btw), tables.as_ref()), self.heads(&v_proj.forward(x_btw), None))
-            }
-            KeyValues::Borrowed(layer) => {
-                let (k, v) = &context.key_values[layer];
-                (k.shallow_clone(), v.shallow_clone())
-            }
-        };
+        let [q, k, v] = self.project(x_btw, context);
         let out = match &self.differential {
             None => attention(&q, &k, &v, self.options, context.backend),
             Some(differential) => differential.run([&q, &k, &v], self.options, context.backend),
@@ -147,6 +178,6 @@ impl Mixer for Attention {
         if self.publishes.heads {
             context.memories.insert(self.layer, heads.shallow_clone());
         }
-        self.proj.forward(&heads)
+        self.proj.forward(&heads, context.backend)
     }
 }

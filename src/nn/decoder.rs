@@ -1,7 +1,6 @@
 //! The whole model: embedding, blocks on a residual stream, readout.
 
 use super::attention::{AttentionPublishes, AttentionSpec};
-use super::layers::activation;
 use super::{
     Attention, GatedMemoryUnit, LayerContext, Mamba, Mixer, Norm, ParamStore, Precision, RopeTable, RotaryEmbedding,
     SwiGlu,
@@ -9,6 +8,10 @@ use super::{
 use crate::arch::{MemorySource, MixerSpec, ModelConfig, Published};
 use crate::ops::Backend;
 use crate::ops::attention::AttentionOptions;
+use crate::ops::embedding::embedding;
+use crate::ops::linear::{Weight, linear};
+use crate::ops::norm::NormScales;
+use crate::ops::readout::{mean_loss, token_losses};
 use crate::scaling::ModelScaling;
 use tch::{Kind, Tensor};
 
@@ -41,10 +44,10 @@ struct Block {
 /// A decoder language model.
 #[derive(Debug)]
 pub struct DecoderLm {
-    embedding: Tensor,
+    embedding: Weight,
     blocks: Vec<Block>,
     final_norm: Norm,
-    readout: Tensor,
+    readout: Weight,
     logit_scale: f64,
     residual_scale: f64,
     options: ForwardOptions,
@@ -54,12 +57,12 @@ impl DecoderLm {
     /// The model that `model` describes over the parameters of `params`.
     pub fn new(model: &ModelConfig, scaling: &ModelScaling, params: &ParamStore, options: ForwardOptions) -> Self {
         let blocks = (0..model.layers.len()).map(|layer| Block::new(model, scaling, params, options, layer)).collect();
-        let embedding = params.get("transformer.wte.weight");
+        let table = "transformer.wte".to_owned();
         Self {
             blocks,
             final_norm: Norm::new(params, "transformer.ln_f", model.shape.norm),
-            readout: params.find("lm_head.weight").unwrap_or_else(|| embedding.shallow_clone()),
-            embedding,
+            readout: params.weight(&[if model.shape.tie_embeddings { table.clone() } else { "lm_head".to_owned() }]),
+            embedding: params.weight(&[table]),
             logit_scale: scaling.logit_scale(),
             residual_scale: scaling.residual_scale(),
             options,
@@ -68,52 +71,56 @@ impl DecoderLm {
 
     /// Logits [b, t, v] (fp32; rounded to bf16 first under that precision) of token ids [b, t].
     pub fn forward(&self, ids_bt: &Tensor) -> Tensor {
-        self.run(ids_bt, |_| {}).0
+        self.logits(&self.hidden(ids_bt, |_| {}).0)
     }
 
     /// As [`Self::forward`], with what happens inside.
     pub fn forward_traced(&self, ids_bt: &Tensor) -> (Tensor, Trace) {
         let mut blocks = Vec::new();
-        let (logits, context) = self.run(ids_bt, |x| blocks.push(x.shallow_clone()));
-        (logits, Trace { blocks, context })
+        let (hidden, context) = self.hidden(ids_bt, |x| blocks.push(x.shallow_clone()));
+        (self.logits(&hidden), Trace { blocks, context })
     }
 
-    /// Cross-entropy of every position, nats, [b, t].
+    /// Cross-entropy of every position, nats, [b, t]; not for backward passes.
     pub fn token_losses(&self, ids_bt: &Tensor, targets_bt: &Tensor) -> Tensor {
-        let logits = self.forward(ids_bt);
-        let vocab = *logits.size().last().expect("logits are [b, t, v]");
-        logits
-            .view([-1, vocab])
-            .cross_entropy_loss(&targets_bt.reshape([-1]), None::<&Tensor>, tch::Reduction::None, -100, 0.0)
-            .view_as(targets_bt)
+        token_losses(&self.hidden(ids_bt, |_| {}).0, &self.readout, targets_bt, self.options.backend)
     }
 
-    /// Mean cross-entropy, nats per token.
-    pub fn loss(&self, ids_bt: &Tensor, targets_bt: &Tensor) -> Tensor {
-        self.token_losses(ids_bt, targets_bt).mean(Kind::Float)
+    /// Mean cross-entropy in nats per token, times `share`, the part of a batch that these rows are. A backward pass must
+    /// start at this scalar.
+    pub fn loss(&self, ids_bt: &Tensor, targets_bt: &Tensor, share: f64) -> Tensor {
+        mean_loss(&self.hidden(ids_bt, |_| {}).0, &self.readout, targets_bt, share, self.options.backend)
     }
 
-    fn run(&self, ids_bt: &Tensor, mut after_block: impl FnMut(&Tensor)) -> (Tensor, LayerContext) {
-        let precision = self.options.precision;
-        let mut context = LayerContext::new(self.options.backend);
-        let mut x = Tensor::embedding(&self.embedding, ids_bt, -1, false, false);
-        for block in &self.blocks {
-            let mixed = block.mixer.forward(&activation(block.norm_1.forward(&x), precision), &mut context);
-            x = &x + self.branch(mixed);
-            let (out, up) = block.mlp.forward(&activation(block.norm_2.forward(&x), precision));
-            if block.publishes_mlp {
+    fn logits(&self, hidden: &Tensor) -> Tensor {
+        linear(hidden, &self.readout, self.options.backend).to_kind(Kind::Float)
+    }
+
+    /// What the readout reads, [b, t, w]: the normed residual stream after the last block.
+    fn hidden(&self, ids_bt: &Tensor, mut after_block: impl FnMut(&Tensor)) -> (Tensor, LayerContext) {
+        let ForwardOptions { backend, precision, .. } = self.options;
+        let kind = precision.kind();
+        let mut context = LayerContext::new(backend);
+        let inner = NormScales { branch: self.residual_scale, output: 1.0 };
+        let last = NormScales { output: self.logit_scale, ..inner };
+        let norms = self.blocks.iter().skip(1).map(|block| (&block.norm_1, inner));
+        let norms = norms.chain(std::iter::once((&self.final_norm, last)));
+        let x = embedding(&self.embedding, ids_bt, backend);
+        let (mut x, mut n) = match self.blocks.first() {
+            Some(block) => block.norm_1.add(&x, None, inner, kind, backend),
+            None => self.final_norm.add(&x, None, last, kind, backend),
+        };
+        for (block, (next_norm, scales)) in self.blocks.iter().zip(norms) {
+            let mixed = block.mixer.forward(&n, &mut context);
+            (x, n) = block.norm_2.add(&x, Some(&mixed), inner, kind, backend);
+            let (out, up) = block.mlp.forward(&n, block.publishes_mlp, backend);
+            if let Some(up) = up {
                 context.memories.insert(block.layer, up);
             }
-            x = &x + self.branch(out);
+            (x, n) = next_norm.add(&x, Some(&out), scales, kind, backend);
             after_block(&x);
         }
-        let hidden = activation(self.final_norm.forward(&x) * self.logit_scale, precision);
-        let logits = hidden.linear(&self.readout.to_kind(hidden.kind()), None::<&Tensor>);
-        (logits.to_kind(Kind::Float), context)
-    }
-
-    fn branch(&self, out: Tensor) -> Tensor {
-        if self.residual_scale == 1.0 { out } else { out * self.residual_scale }
+        (n, context)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The gated memory unit: out_proj( silu(in_proj(x)) ⊙ memory ).
 
 use super::{LayerContext, Linear, Mixer, ParamStore};
+use crate::ops::Backend;
+use crate::ops::gate::gate;
 use tch::Tensor;
 
 /// Reads the memory that an earlier layer published.
@@ -22,13 +24,13 @@ impl GatedMemoryUnit {
     }
 
     /// x [b, t, w] gates memory [b, t, d].
-    pub fn run(&self, x_btw: &Tensor, memory_btd: &Tensor) -> Tensor {
-        self.out_proj.forward(&(self.in_proj.forward(x_btw).silu() * memory_btd))
+    pub fn run(&self, x_btw: &Tensor, memory_btd: &Tensor, backend: Backend) -> Tensor {
+        self.out_proj.forward(&gate(&self.in_proj.forward(x_btw, backend), memory_btd, backend), backend)
     }
 }
 
 impl Mixer for GatedMemoryUnit {
     fn forward(&self, x_btw: &Tensor, context: &mut LayerContext) -> Tensor {
-        self.run(x_btw, &context.memories[&self.memory_layer])
+        self.run(x_btw, &context.memories[&self.memory_layer], context.backend)
     }
 }

@@ -1,34 +1,34 @@
 //! Linear maps, norms, the SwiGLU MLP and rotary positions.
 
-use super::{ParamStore, Precision};
+use super::ParamStore;
 use crate::arch::{ModelShape, NormKind};
+use crate::ops::Backend;
+use crate::ops::linear::{Weight, linear};
+use crate::ops::norm::{NORM_EPS, NormScales, add_branch, add_rms_norm, rms_norm};
+use crate::ops::rope::RopeTables;
+use crate::ops::swiglu::swiglu;
 use tch::{Device, Kind, Tensor};
-
-/// ε of every norm.
-const NORM_EPS: f64 = 1e-5;
 
 /// y = x Wᵀ + bias, W [out, in] kept in fp32 and rounded to the dtype of x.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
 }
 
 impl Linear {
     /// `{name}.weight` and, where the model has one, `{name}.bias`.
     pub fn new(params: &ParamStore, name: &str) -> Self {
-        Self { weight: params.get(&format!("{name}.weight")), bias: params.find(&format!("{name}.bias")) }
+        Self { weight: params.weight(&[name.to_owned()]), bias: params.find(&format!("{name}.bias")) }
     }
 
     /// [.., in] → [.., out].
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let kind = x.kind();
-        x.linear(&self.weight.to_kind(kind), self.bias.as_ref().map(|b| b.to_kind(kind)).as_ref())
-    }
-
-    /// The weight, fp32.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    pub fn forward(&self, x: &Tensor, backend: Backend) -> Tensor {
+        let y = linear(x, &self.weight, backend);
+        match &self.bias {
+            Some(bias) => y + bias.to_kind(x.kind()),
+            None => y,
+        }
     }
 }
 
@@ -46,8 +46,12 @@ impl RmsNorm {
 
     /// fp32 out, whatever comes in.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x.to_kind(Kind::Float);
-        x.rms_norm([*x.size().last().expect("a tensor with axes")], Some(&self.gain), NORM_EPS)
+        rms_norm(x, &self.gain)
+    }
+
+    /// The gain.
+    pub fn gain(&self) -> &Tensor {
+        &self.gain
     }
 }
 
@@ -86,11 +90,22 @@ impl Norm {
         }
     }
 
-    /// fp32 out, whatever comes in.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    /// A step of the residual stream: x + r·branch in fp32, and its norm times a factor in `kind`.
+    pub fn add(
+        &self,
+        x: &Tensor,
+        branch: Option<&Tensor>,
+        scales: NormScales,
+        kind: Kind,
+        backend: Backend,
+    ) -> (Tensor, Tensor) {
         match self {
-            Self::Rms(norm) => norm.forward(x),
-            Self::Layer(norm) => norm.forward(x),
+            Self::Rms(norm) => add_rms_norm(x, branch, &norm.gain, scales, kind, backend),
+            Self::Layer(norm) => {
+                let x = add_branch(x, branch, scales.branch);
+                let n = norm.forward(&x) * scales.output;
+                (x, n.to_kind(kind))
+            }
         }
     }
 }
@@ -98,22 +113,20 @@ impl Norm {
 /// w3( silu(gate) ⊙ up ), both halves from w1.
 #[derive(Debug)]
 pub struct SwiGlu {
-    w1: Linear,
-    w3: Linear,
+    w1: Weight,
+    w3: Weight,
 }
 
 impl SwiGlu {
     /// The MLP under `{name}.w1` and `{name}.w3`.
     pub fn new(params: &ParamStore, name: &str) -> Self {
-        Self { w1: Linear::new(params, &format!("{name}.w1")), w3: Linear::new(params, &format!("{name}.w3")) }
+        let weight = |part: &str| params.weight(&[format!("{name}.{part}")]);
+        Self { w1: weight("w1"), w3: weight("w3") }
     }
 
-    /// [b, t, w] → [b, t, w], and the linear half (before the gate), [b, t, d].
-    pub fn forward(&self, x_btw: &Tensor) -> (Tensor, Tensor) {
-        let mut halves = self.w1.forward(x_btw).chunk(2, -1);
-        let up = halves.pop().expect("two halves");
-        let gate = halves.pop().expect("two halves");
-        (self.w3.forward(&(gate.silu() * &up)), up)
+    /// [b, t, w] → [b, t, w], and the linear half (before the gate), [b, t, d], where it is wanted.
+    pub fn forward(&self, x_btw: &Tensor, up_wanted: bool, backend: Backend) -> (Tensor, Option<Tensor>) {
+        swiglu(x_btw, &self.w1, &self.w3, up_wanted, backend)
     }
 }
 
@@ -145,7 +158,7 @@ impl RotaryEmbedding {
     }
 
     /// cos and sin of positions 0..time, each [t, e/2], fp32.
-    pub fn tables(&self, time: i64, device: Device) -> (Tensor, Tensor) {
+    pub fn tables(&self, time: i64, device: Device) -> RopeTables {
         let exponents = Tensor::arange(self.half as i64, (Kind::Float, device)) / self.half as f64;
         let inverse = (exponents * -self.base.ln()).exp();
         let angles = Tensor::arange(time, (Kind::Float, device)).outer(&inverse);
@@ -155,17 +168,4 @@ impl RotaryEmbedding {
         };
         (round(angles.cos()), round(angles.sin()))
     }
-}
-
-/// Rotates x [b, t, h, e] by tables [t, e/2]; the result has the dtype of x.
-pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
-    let halves = x.to_kind(Kind::Float).chunk(2, -1);
-    let (a, b) = (&halves[0], &halves[1]);
-    let (cos, sin) = (cos.unsqueeze(1), sin.unsqueeze(1));
-    Tensor::cat(&[a * &cos - b * &sin, a * &sin + b * &cos], -1).to_kind(x.kind())
-}
-
-/// Rounds to the activation dtype.
-pub(super) fn activation(x: Tensor, precision: Precision) -> Tensor {
-    x.to_kind(precision.kind())
 }

@@ -1,10 +1,10 @@
 //! The Mamba-1 mixer.
 
 use super::{LayerContext, Linear, Mixer, ParamStore};
-use crate::arch::{MAMBA_D_CONV, MAMBA_D_STATE};
+use crate::arch::MAMBA_D_CONV;
 use crate::ops::Backend;
-use crate::ops::causal_conv1d::{Activation, causal_conv1d};
-use crate::ops::selective_scan::{ScanInputs, selective_scan};
+use crate::ops::linear::Weight;
+use crate::ops::mamba::{InnerWeights, inner};
 use tch::{Kind, Tensor};
 
 /// in_proj → (x, z); x → causal convolution → silu → (Δ, B, C); scan; silu(z) gate; out_proj.
@@ -14,8 +14,8 @@ pub struct Mamba {
     in_proj: Linear,
     conv_weight: Tensor,
     conv_bias: Tensor,
-    x_proj: Linear,
-    dt_weight: Tensor,
+    x_proj: Weight,
+    dt_proj: Weight,
     dt_bias: Tensor,
     a_log: Tensor,
     d: Tensor,
@@ -42,8 +42,8 @@ impl Mamba {
             in_proj: linear("in_proj"),
             conv_weight: get("conv1d.weight"),
             conv_bias: get("conv1d.bias"),
-            x_proj: linear("x_proj"),
-            dt_weight: get("dt_proj.weight"),
+            x_proj: params.weight(&[format!("{name}.x_proj")]),
+            dt_proj: params.weight(&[format!("{name}.dt_proj")]),
             dt_bias: get("dt_proj.bias"),
             a_log: get("A_log"),
             d: get("D"),
@@ -55,36 +55,25 @@ impl Mamba {
     /// Output [b, t, w], the scan's output before the gate [b, t, d] where this layer publishes it, and the state after
     /// the last token.
     pub fn run(&self, x_btw: &Tensor, backend: Backend) -> (Tensor, Option<Tensor>, MambaState) {
-        let kind = x_btw.kind();
-        let state = MAMBA_D_STATE as i64;
-        let rank = self.dt_weight.size()[1];
-        let halves = self.in_proj.forward(x_btw).chunk(2, -1);
-        let (x, z) = (halves[0].contiguous(), halves[1].contiguous());
-        let convolved = causal_conv1d(&x, &self.conv_weight.squeeze_dim(1), &self.conv_bias, Activation::Silu, backend);
-        let projected = self.x_proj.forward(&convolved).split_with_sizes([rank, state, state], -1);
-        let delta = projected[0].linear(&self.dt_weight.to_kind(kind), None::<&Tensor>);
-        let out = selective_scan(
-            &ScanInputs {
-                x_btd: &convolved,
-                delta_btd: &delta,
-                a_dn: &-self.a_log.exp(),
-                b_btn: &projected[1],
-                c_btn: &projected[2],
-                d_d: Some(&self.d),
-                z_btd: (!self.publishes_memory).then_some(&z),
-                delta_bias_d: Some(&self.dt_bias),
-                softplus: true,
-            },
-            backend,
-        );
-        let conv_bdk = {
-            let taps = MAMBA_D_CONV as i64;
-            x.detach().transpose(1, 2).constant_pad_nd([taps, 0]).slice(2, -taps, None, 1)
+        let xz = self.in_proj.forward(x_btw, backend);
+        let weights = InnerWeights {
+            conv_weight: &self.conv_weight,
+            conv_bias: &self.conv_bias,
+            x_proj: &self.x_proj,
+            dt_proj: &self.dt_proj,
+            dt_bias: &self.dt_bias,
+            a_log: &self.a_log,
+            skip: &self.d,
         };
-        let (gated, memory) =
-            if self.publishes_memory { (z.silu() * &out.y_btd, Some(out.y_btd)) } else { (out.y_btd, None) };
-        let state = MambaState { conv_bdk: conv_bdk.to_kind(Kind::Float), ssm_bdn: out.last_state_bdn };
-        (self.out_proj.forward(&gated), memory, state)
+        let out = inner(&xz, &weights, self.publishes_memory, backend);
+        let conv_bdk = {
+            let (taps, (_, time, channels)) = (MAMBA_D_CONV as i64, xz.size3().expect("xz is [b, t, 2d]"));
+            let kept = taps.min(time);
+            let recent = xz.detach().narrow(2, 0, channels / 2).narrow(1, time - kept, kept);
+            recent.transpose(1, 2).constant_pad_nd([taps - kept, 0]).to_kind(Kind::Float)
+        };
+        let state = MambaState { conv_bdk, ssm_bdn: out.last_state };
+        (self.out_proj.forward(&out.gated, backend), out.memory, state)
     }
 }
 

@@ -12,9 +12,9 @@ mod params;
 pub use attention::{Attention, DifferentialHeads};
 pub use decoder::{DecoderLm, ForwardOptions, Trace};
 pub use gated_memory_unit::GatedMemoryUnit;
-pub use layers::{LayerNorm, Linear, Norm, RmsNorm, RopeTable, RotaryEmbedding, SwiGlu, rotate};
+pub use layers::{LayerNorm, Linear, Norm, RmsNorm, RopeTable, RotaryEmbedding, SwiGlu};
 pub use mamba::{Mamba, MambaState};
-pub use params::{NnError, ParamStore, Parameter};
+pub use params::{Arena, NnError, ParamStore, Parameter};
 
 use crate::ops::Backend;
 use std::collections::HashMap;

@@ -1,7 +1,9 @@
 //! The parameters of one model: made at random or taken from a file, under the reference's names.
 
+use super::Precision;
 use crate::arch::ModelConfig;
 use crate::arch::params::{ParamRole, ParamSpec, parameters};
+use crate::ops::linear::{Packed, Weight, set_grad};
 use crate::scaling::{InitDistribution, ModelScaling};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -37,6 +39,30 @@ pub struct Parameter {
 pub struct ParamStore {
     params: Vec<Parameter>,
     index: HashMap<String, usize>,
+    arena: Option<Arena>,
+}
+
+/// The memory of all parameters in one piece: first those that are no hidden matrices, then the matrices, each group in
+/// store order. Each parameter begins on a multiple of eight elements; what lies between stays zero.
+#[derive(Debug)]
+pub struct Arena {
+    /// fp32.
+    pub values: Tensor,
+    /// fp32; backward passes add to it.
+    pub grads: Tensor,
+    /// bf16 copy of the values, where the model computes in bf16.
+    pub shadow: Option<Tensor>,
+    /// Elements before the first matrix.
+    pub vectors: i64,
+    /// Where each parameter begins, in store order.
+    offsets: Vec<i64>,
+}
+
+impl Arena {
+    /// The part of a flat tensor of this arena that belongs to a parameter.
+    fn part(&self, flat: &Tensor, index: usize, tensor: &Tensor) -> Tensor {
+        flat.narrow(0, self.offsets[index], tensor.numel() as i64).view_as(tensor)
+    }
 }
 
 impl ParamStore {
@@ -82,7 +108,77 @@ impl ParamStore {
     /// A store of just these.
     pub fn from_parameters(params: Vec<Parameter>) -> Self {
         let index = params.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        Self { params, index }
+        Self { params, index, arena: None }
+    }
+
+    /// Moves the parameters into an arena with gradients and, for bf16, a copy in that dtype: what a trainer wants.
+    pub fn into_arena(mut self, precision: Precision) -> Self {
+        const ALIGNMENT: i64 = 8;
+        let Some(first) = self.params.first() else { return self };
+        let device = first.tensor.device();
+        let mut offsets = vec![0; self.params.len()];
+        let (mut length, mut vectors) = (0, 0);
+        for matrices in [false, true] {
+            vectors = length;
+            for (offset, param) in offsets.iter_mut().zip(&self.params) {
+                if (param.role == ParamRole::Matrix) == matrices {
+                    *offset = length;
+                    length += (param.tensor.numel() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+                }
+            }
+        }
+        let zeros = || Tensor::zeros([length], (Kind::Float, device));
+        let arena = Arena { values: zeros(), grads: zeros(), shadow: None, vectors, offsets };
+        for (index, param) in self.params.iter_mut().enumerate() {
+            let mut place = arena.part(&arena.values, index, &param.tensor).detach();
+            tch::no_grad(|| place.copy_(&param.tensor));
+            param.tensor = place.set_requires_grad(true);
+            set_grad(&param.tensor, &arena.part(&arena.grads, index, &param.tensor));
+        }
+        let shadow = (precision == Precision::Bf16).then(|| arena.values.to_kind(Kind::BFloat16));
+        self.arena = Some(Arena { shadow, ..arena });
+        self
+    }
+
+    /// The memory of a store that was moved into one.
+    pub fn arena(&self) -> Option<&Arena> {
+        self.arena.as_ref()
+    }
+
+    /// Parameters with the part of a flat tensor as long as the arena that belongs to each.
+    ///
+    /// # Panics
+    /// Without an arena.
+    pub fn parts<'a>(&'a self, flat: &'a Tensor) -> impl Iterator<Item = (&'a str, Tensor)> {
+        let arena = self.arena.as_ref().expect("a store in an arena");
+        self.params.iter().enumerate().map(move |(i, p)| (p.name.as_str(), arena.part(flat, i, &p.tensor)))
+    }
+
+    /// Weights [out, in] that share their input, `{name}.weight` each.
+    pub fn weight(&self, names: &[String]) -> Weight {
+        let places: Vec<usize> = names
+            .iter()
+            .map(|name| {
+                let name = format!("{name}.weight");
+                *self.index.get(&name).unwrap_or_else(|| panic!("the model has no parameter '{name}'"))
+            })
+            .collect();
+        let masters: Vec<Tensor> = places.iter().map(|&i| self.params[i].tensor.shallow_clone()).collect();
+        let packed = self.arena.as_ref().and_then(|arena| {
+            let mut end = arena.offsets[places[0]];
+            for (&place, master) in places.iter().zip(&masters) {
+                if arena.offsets[place] != end {
+                    return None;
+                }
+                end += master.numel() as i64;
+            }
+            let columns = masters[0].size()[1];
+            let start = arena.offsets[places[0]];
+            let whole = |flat: &Tensor| flat.narrow(0, start, end - start).view([-1, columns]);
+            let shadow = arena.shadow.as_ref().map(&whole);
+            Some(Packed { value: whole(&arena.values), shadow, grad: whole(&arena.grads) })
+        });
+        Weight::new(masters, packed)
     }
 
     /// A parameter that the model is known to have.

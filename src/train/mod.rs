@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod evaluate;
 pub mod folder;
 pub mod optimizer;
+pub mod step;
 
 pub use evaluate::{Validation, evaluate, open_validation};
 
@@ -20,6 +21,7 @@ use optimizer::{AdamW, AdamWOptions};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use step::{GradientStep, Launches};
 use tch::{Device, Tensor};
 
 /// Steps whose mean is a record's training loss.
@@ -80,7 +82,7 @@ pub struct Trainer<'a> {
     compute: Compute,
     folder: &'a RunFolder,
     params: ParamStore,
-    lm: DecoderLm,
+    gradients: GradientStep,
     optimizer: AdamW,
     position: Position,
 }
@@ -110,19 +112,32 @@ impl<'a> Trainer<'a> {
             precision: compute.precision,
             rope_table: RopeTable::RoundedToBf16,
         };
+        let params = params.into_arena(compute.precision);
         let lm = DecoderLm::new(&run.model, &run.scaling, &params, options);
+        let gradients = GradientStep::new(
+            lm,
+            compute.device,
+            run.batch_rows,
+            run.exec.micro_batch,
+            run.seq_len + 1,
+            match compute.backend {
+                Backend::Fused => Launches::Graph,
+                Backend::Reference => Launches::Eager,
+            },
+        );
         let mut optimizer = AdamW::new(
             &params,
             &run.scaling,
             AdamWOptions { betas: run.betas, eps: run.eps, grad_clip: run.grad_clip, weight_decay: run.weight_decay },
+            compute.backend,
         );
         if let Some((path, state)) = optimizer_state
-            && optimizer.restore(&state).is_none()
+            && optimizer.restore(&params, &state).is_none()
         {
             let problem = "its optimiser state is of another model".to_owned();
             return Err(TrainError::Checkpoint { path, problem });
         }
-        Ok(Self { run, compute, folder, params, lm, optimizer, position })
+        Ok(Self { run, compute, folder, params, gradients, optimizer, position })
     }
 
     /// Steps already taken.
@@ -147,13 +162,13 @@ impl<'a> Trainer<'a> {
             let step = self.position.step;
             let lr = run.lr * run.schedule.at_step(step);
             let rows = dataset.training_rows(run.seed, step * run.batch_rows as u64, run.batch_rows)?;
-            let (loss, grads) = self.gradients(&rows);
-            let grad_norm = self.optimizer.clip(&grads)?;
+            self.gradients.run(&rows)?;
+            self.optimizer.step(&self.params, lr)?;
+            let (loss, grad_norm) = (self.gradients.loss(), self.optimizer.norm());
             if !loss.is_finite() || !grad_norm.is_finite() {
                 let reason = format!("loss {loss} and gradient norm {grad_norm} in step {}", step + 1);
                 return self.end(RunStatus::Diverged, Some(reason), None);
             }
-            self.optimizer.step(&grads, lr)?;
             self.position.step += 1;
             self.position.wall_s = wall_before + started.elapsed().as_secs_f64();
             self.position.recent_losses.push(loss);
@@ -179,42 +194,16 @@ impl<'a> Trainer<'a> {
             }
         }
         self.save()?;
-        let validation = evaluate(&self.lm, run, &validation_rows, self.compute.device)?;
+        let validation = evaluate(self.gradients.model(), run, &validation_rows, self.compute.device)?;
         if !validation.loss_at[0].is_finite() {
             return self.end(RunStatus::Diverged, Some("the validation loss is not finite".to_owned()), None);
         }
         self.end(RunStatus::Completed, None, Some(validation))
     }
 
-    /// Mean loss of a batch (rows of context + 1 ids) and its gradients, micro-batch by micro-batch.
-    fn gradients(&self, rows: &[i64]) -> (f64, Vec<Tensor>) {
-        let run = self.run;
-        let length = run.seq_len + 1;
-        let mut total: Option<Vec<Tensor>> = None;
-        let mut loss_sum = 0.0;
-        for chunk in rows.chunks(run.exec.micro_batch * length) {
-            let count = chunk.len() / length;
-            let share = count as f64 / run.batch_rows as f64;
-            let ids = Tensor::from_slice(chunk).reshape([count as i64, length as i64]).to_device(self.compute.device);
-            let (inputs, targets) = (ids.narrow(1, 0, run.seq_len as i64), ids.narrow(1, 1, run.seq_len as i64));
-            let loss = self.lm.loss(&inputs, &targets) * share;
-            loss_sum += loss.double_value(&[]);
-            let grads = self.optimizer.gradients(&loss);
-            match &mut total {
-                None => total = Some(grads),
-                Some(total) => {
-                    for (sum, grad) in total.iter_mut().zip(&grads) {
-                        let _ = sum.g_add_(grad);
-                    }
-                }
-            }
-        }
-        (loss_sum, total.expect("a batch has rows"))
-    }
-
     fn save(&self) -> Result<(), TrainError> {
         let params = self.params.iter().map(|p| (p.name.clone(), p.tensor.detach()));
-        let tensors: Vec<(String, Tensor)> = params.chain(self.optimizer.state()).collect();
+        let tensors: Vec<(String, Tensor)> = params.chain(self.optimizer.state(&self.params)).collect();
         checkpoint::save(&self.folder.checkpoints(), &self.position, &tensors, self.run.exec.checkpoint_keep)
     }
 

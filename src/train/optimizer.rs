@@ -1,10 +1,12 @@
-//! AdamW over two groups of parameters, with global-norm clipping.
+//! AdamW over two groups of parameters in an arena, with global-norm clipping.
 
 use crate::arch::params::ParamRole;
-use crate::bridge::{BridgeError, optim};
-use crate::nn::ParamStore;
+use crate::bridge::{BridgeError, aten};
+use crate::nn::{Arena, ParamStore};
+use crate::ops::Backend;
+use crate::ops::optimizer::{Arenas, DeviceState, Rates, Step};
 use crate::scaling::ModelScaling;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Settings that hold for a whole run.
 #[derive(Clone, Copy, Debug)]
@@ -17,89 +19,106 @@ pub struct AdamWOptions {
     pub weight_decay: f64,
 }
 
-/// Parameters with one learning rate and one decay.
-struct Group {
-    /// Places in the order of the parameter store.
-    members: Vec<usize>,
-    lr_multiplier: f64,
-    weight_decay: f64,
+/// Who counts steps and updates.
+enum Updates {
+    /// LibTorch's operations. The steps are an fp32 scalar.
+    Plain { steps: Tensor, norm: f64 },
+    /// Kernels of this crate, without waiting for the GPU.
+    OnDevice(DeviceState),
 }
 
-/// The optimiser and its moments, in the order of the parameter store.
+/// The optimiser and its moments.
 pub struct AdamW {
     options: AdamWOptions,
-    groups: Vec<Group>,
-    names: Vec<String>,
-    params: Vec<Tensor>,
-    first: Vec<Tensor>,
-    second: Vec<Tensor>,
-    /// Updates taken, one fp32 scalar for each parameter.
-    steps: Vec<Tensor>,
+    /// Of vectors and embeddings, and of matrices.
+    rates: [Rates; 2],
+    /// As long as the arena.
+    first: Tensor,
+    second: Tensor,
+    updates: Updates,
+}
+
+/// The memory of parameters in training.
+fn arena(params: &ParamStore) -> &Arena {
+    params.arena().expect("parameters in training are in an arena")
 }
 
 impl AdamW {
     /// Groups by role, as the parameterisation wants.
-    pub fn new(params: &ParamStore, scaling: &ModelScaling, options: AdamWOptions) -> Self {
-        let group = |matrix: bool, role: ParamRole| Group {
-            members: params
-                .iter()
-                .enumerate()
-                .filter(|(_, p)| (p.role == ParamRole::Matrix) == matrix)
-                .map(|(i, _)| i)
-                .collect(),
+    ///
+    /// # Panics
+    /// When the parameters are not in an arena.
+    pub fn new(params: &ParamStore, scaling: &ModelScaling, options: AdamWOptions, backend: Backend) -> Self {
+        let values = &arena(params).values;
+        let rates = |role: ParamRole| Rates {
             lr_multiplier: scaling.lr_multiplier(role),
             weight_decay: scaling.weight_decay(role, options.weight_decay),
         };
-        let zeros = || params.iter().map(|p| p.tensor.detach().zeros_like()).collect();
+        let updates = match (backend, values.device()) {
+            (Backend::Fused, device @ Device::Cuda(_)) => Updates::OnDevice(DeviceState::new(device)),
+            (_, device) => Updates::Plain { steps: Tensor::zeros([], (Kind::Float, device)), norm: 0.0 },
+        };
         Self {
             options,
-            groups: vec![group(false, ParamRole::Vector), group(true, ParamRole::Matrix)],
-            names: params.iter().map(|p| p.name.clone()).collect(),
-            params: params.iter().map(|p| p.tensor.shallow_clone()).collect(),
-            first: zeros(),
-            second: zeros(),
-            steps: params.iter().map(|p| Tensor::zeros([], (Kind::Float, p.tensor.device()))).collect(),
+            rates: [rates(ParamRole::Vector), rates(ParamRole::Matrix)],
+            first: values.zeros_like(),
+            second: values.zeros_like(),
+            updates,
         }
     }
 
-    /// Gradients of a scalar in every parameter, in store order.
-    pub fn gradients(&self, loss: &Tensor) -> Vec<Tensor> {
-        Tensor::run_backward(&[loss], &self.params, false, false)
-    }
-
-    /// Clips `grads` in place and returns their norm before that.
-    pub fn clip(&self, grads: &[Tensor]) -> Result<f64, BridgeError> {
-        let norm = optim::global_norm(grads)?;
-        // As torch.nn.utils.clip_grad_norm_.
-        let factor = (self.options.grad_clip / (&norm + 1e-6)).clamp_max(1.0);
-        optim::scale(grads, &factor)?;
-        Ok(norm.double_value(&[]))
-    }
-
-    /// One update; `lr` is that of the vector group.
-    pub fn step(&mut self, grads: &[Tensor], lr: f64) -> Result<(), BridgeError> {
-        for group in &self.groups {
-            let pick = |all: &[Tensor]| -> Vec<Tensor> { group.members.iter().map(|&i| all[i].detach()).collect() };
-            optim::fused_adamw(
-                &pick(&self.params),
-                &pick(grads),
-                &pick(&self.first),
-                &pick(&self.second),
-                &pick(&self.steps),
-                optim::AdamW {
-                    lr: lr * group.lr_multiplier,
-                    betas: self.options.betas,
-                    weight_decay: group.weight_decay,
-                    eps: self.options.eps,
-                },
-            )?;
+    /// Clips the gradients in the arena, updates the parameters and clears the gradients; `lr` is that of the vector
+    /// group. Does not wait for a GPU.
+    pub fn step(&mut self, params: &ParamStore, lr: f64) -> Result<(), BridgeError> {
+        let Arena { values, grads, shadow, vectors, .. } = arena(params);
+        let AdamWOptions { betas, eps, grad_clip, .. } = self.options;
+        let (first_moment, second_moment) = (&self.first, &self.second);
+        match &mut self.updates {
+            Updates::OnDevice(state) => {
+                let arenas = Arenas { values, grads, first_moment, second_moment, shadow: shadow.as_ref() };
+                let step = Step { betas, eps, grad_clip, first: *vectors, rates: self.rates };
+                tch::no_grad(|| state.step(&arenas, &step, lr));
+            }
+            Updates::Plain { steps, norm } => tch::no_grad(|| {
+                *norm = grads.norm().double_value(&[]);
+                // As torch.nn.utils.clip_grad_norm_.
+                let _ = grads.shallow_clone().g_mul_scalar_((grad_clip / (*norm + 1e-6)).min(1.0));
+                let _ = steps.g_add_scalar_(1.0);
+                let ranges = [(0, *vectors), (*vectors, values.numel() as i64 - vectors)];
+                for (rates, (from, count)) in self.rates.iter().zip(ranges) {
+                    let part = |flat: &Tensor| [flat.narrow(0, from, count)];
+                    let settings =
+                        aten::AdamW { lr: lr * rates.lr_multiplier, betas, weight_decay: rates.weight_decay, eps };
+                    aten::fused_adamw(
+                        &part(values),
+                        &part(grads),
+                        &part(first_moment),
+                        &part(second_moment),
+                        &[steps.shallow_clone()],
+                        settings,
+                    )?;
+                }
+                let _ = grads.shallow_clone().zero_();
+                if let Some(shadow) = shadow {
+                    shadow.shallow_clone().copy_(values);
+                }
+                Ok(())
+            })?,
         }
         Ok(())
     }
 
+    /// Norm of the gradients in the latest step, before clipping; waits for a GPU.
+    pub fn norm(&self) -> f64 {
+        match &self.updates {
+            Updates::Plain { norm, .. } => *norm,
+            Updates::OnDevice(state) => state.norm().double_value(&[]),
+        }
+    }
+
     /// Continues from a saved state; `None` when it is not that of these parameters.
-    pub fn restore(&mut self, saved: &std::collections::HashMap<String, Tensor>) -> Option<()> {
-        let state = self.state();
+    pub fn restore(&mut self, params: &ParamStore, saved: &std::collections::HashMap<String, Tensor>) -> Option<()> {
+        let state = self.state(params);
         if saved.len() != state.len() {
             return None;
         }
@@ -110,14 +129,16 @@ impl AdamW {
         Some(())
     }
 
-    /// Everything to save, under `adamw.first.NAME`, `adamw.second.NAME` and `adamw.steps.NAME`.
-    pub fn state(&self) -> Vec<(String, Tensor)> {
-        let kinds = [("first", &self.first), ("second", &self.second), ("steps", &self.steps)];
-        kinds
+    /// Everything to save, views under `adamw.first.NAME`, `adamw.second.NAME` and `adamw.steps`.
+    pub fn state(&self, params: &ParamStore) -> Vec<(String, Tensor)> {
+        let steps = match &self.updates {
+            Updates::Plain { steps, .. } => steps.shallow_clone(),
+            Updates::OnDevice(state) => state.steps(),
+        };
+        let moments = [("first", &self.first), ("second", &self.second)];
+        let moments = moments
             .into_iter()
-            .flat_map(|(kind, tensors)| {
-                self.names.iter().zip(tensors).map(move |(name, t)| (format!("adamw.{kind}.{name}"), t.shallow_clone()))
-            })
-            .collect()
+            .flat_map(|(kind, flat)| params.parts(flat).map(move |(name, t)| (format!("adamw.{kind}.{name}"), t)));
+        moments.chain(std::iter::once(("adamw.steps".to_owned(), steps))).collect()
     }
 }
