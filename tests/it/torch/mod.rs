@@ -1,6 +1,7 @@
-//! Tests that need LibTorch, on the CPU.
+//! Tests that need LibTorch: on the CPU, and on a GPU where they are asked for.
 
 mod golden;
+mod gpu;
 mod initial_values;
 mod ops;
 mod train;

@@ -1,22 +1,17 @@
-//! `lossfloor bench`: what this machine does, side by side with the plain way.
+//! `bench kernels`: the kernels of this crate, on a CPU side by side with the plain way.
 
-use super::device::{DeviceArg, pick};
-use super::{ExitStatus, output};
+use super::super::device::{DeviceArg, check_kernels, pick};
+use super::super::{ExitStatus, output};
+use super::{Ceilings, median, time, wait};
+use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::ops::Backend;
 use crate::ops::causal_conv1d::{Activation, causal_conv1d};
 use crate::ops::selective_scan::{ScanInputs, selective_scan};
 use crate::train::device_name;
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
-
-/// Time kernels against plain LibTorch
-#[derive(Subcommand, Debug)]
-pub enum BenchCommand {
-    /// Selective scan and causal convolution, forward and backward, each against its reference
-    Kernels(KernelArgs),
-}
 
 /// `bench kernels`
 #[derive(Args, Debug)]
@@ -41,12 +36,6 @@ pub struct KernelArgs {
     json: bool,
 }
 
-pub fn run(command: BenchCommand) -> anyhow::Result<ExitStatus> {
-    match command {
-        BenchCommand::Kernels(args) => kernels(&args),
-    }
-}
-
 struct Inputs {
     x: Tensor,
     delta: Tensor,
@@ -63,19 +52,19 @@ const STATES: i64 = 16;
 const TAPS: i64 = 4;
 
 impl Inputs {
-    fn new(args: &KernelArgs, device: Device) -> Self {
+    fn new(b: i64, t: i64, d: i64, kind: Kind, device: Device) -> Self {
         tch::manual_seed(1);
         let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, device)).set_requires_grad(true);
-        let (b, t, d) = (args.batch, args.length, args.channels);
+        let sequence = |width: i64| normal(&[b, t, width]).detach().to_kind(kind).set_requires_grad(true);
         let a = -Tensor::arange_start(1, STATES + 1, (Kind::Float, device)).expand([d, STATES], false).contiguous();
         Self {
-            x: normal(&[b, t, d]),
-            delta: normal(&[b, t, d]),
+            x: sequence(d),
+            delta: sequence(d),
             a: a.set_requires_grad(true),
-            b: normal(&[b, t, STATES]),
-            c: normal(&[b, t, STATES]),
+            b: sequence(STATES),
+            c: sequence(STATES),
             d: normal(&[d]),
-            z: normal(&[b, t, d]),
+            z: sequence(d),
             bias: normal(&[d]),
             w: normal(&[d, TAPS]),
         }
@@ -105,14 +94,14 @@ impl Inputs {
         (y, vec![&self.x, &self.w, &self.bias])
     }
 
-    fn run(&self, kernel: Kernel, backend: Backend, direction: Direction) {
+    fn run(&self, kernel: Kernel, backend: Backend, direction: Direction, dy: &Tensor) {
         match direction {
             Direction::Forward => {
                 let _ = tch::no_grad(|| self.output(kernel, backend));
             }
             Direction::Both => {
                 let (y, leaves) = self.output(kernel, backend);
-                Tensor::run_backward(&[y.sum(Kind::Float)], &leaves, false, false);
+                Tensor::run_backward(&[feed(&y, dy)], &leaves, false, false);
             }
         }
     }
@@ -122,6 +111,24 @@ impl Inputs {
             Kernel::SelectiveScan => self.scan(backend),
             Kernel::CausalConv1d => self.convolution(backend),
         }
+    }
+}
+
+/// A scalar whose gradient in y is dy, at no cost that would be timed.
+fn feed(y: &Tensor, dy: &Tensor) -> Tensor {
+    apply(Feed(dy.shallow_clone()), &[Some(y)]).pop().expect("one output")
+}
+
+struct Feed(Tensor);
+
+impl CustomFunction for Feed {
+    fn forward(&mut self, inputs: &[Tensor]) -> Forward {
+        let nothing = Tensor::zeros([], (Kind::Float, inputs[0].device()));
+        Forward { outputs: vec![nothing], saved: Vec::new(), constant_outputs: 0 }
+    }
+
+    fn backward(&mut self, _saved: &[Tensor], _grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
+        vec![Some(self.0.shallow_clone())]
     }
 }
 
@@ -144,29 +151,71 @@ const CASES: [(&str, Kernel, Direction); 4] = [
     ("causal conv1d + SiLU, forward + backward", Kernel::CausalConv1d, Direction::Both),
 ];
 
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+pub fn run(args: &KernelArgs) -> anyhow::Result<ExitStatus> {
+    match pick(&args.device)? {
+        device @ Device::Cuda(_) => {
+            check_kernels(device, Backend::Fused, "--device cpu times the CPU's kernels")?;
+            on_gpu(args, device)
+        }
+        device => on_cpu(args, device),
+    }
 }
 
-fn kernels(args: &KernelArgs) -> anyhow::Result<ExitStatus> {
-    let device = pick(&args.device)?;
-    let inputs = Inputs::new(args, device);
-    let wait = || {
-        if let Device::Cuda(index) = device {
-            tch::Cuda::synchronize(index as i64);
+/// Shapes that GPU kernels are timed at: batch, length, channels.
+const GPU_SHAPES: [[i64; 3]; 3] = [[8, 4096, 1984], [8, 4096, 3968], [1, 32_768, 3968]];
+
+/// bf16 kernels beside the time that their bytes need at the measured copy speed.
+fn on_gpu(args: &KernelArgs, device: Device) -> anyhow::Result<ExitStatus> {
+    let ceilings = Ceilings::measure(device);
+    let mut rows = Vec::new();
+    for [batch, length, channels] in GPU_SHAPES {
+        let inputs = Inputs::new(batch, length, channels, Kind::BFloat16, device);
+        let dy = Tensor::randn([batch, length, channels], (Kind::Float, device)).to_kind(Kind::BFloat16);
+        for (name, kernel, direction) in CASES {
+            let ms = 1e3 * time(device, args.rounds, 3, || inputs.run(kernel, Backend::Fused, direction, &dy));
+            // Tensors as long as x that must be read or written at the least.
+            let passes = match (kernel, direction) {
+                (Kernel::SelectiveScan, Direction::Forward) => 4,
+                (Kernel::SelectiveScan, Direction::Both) => 4 + 7,
+                (Kernel::CausalConv1d, Direction::Forward) => 2,
+                (Kernel::CausalConv1d, Direction::Both) => 2 + 3,
+            };
+            let floor_ms = (passes * 2 * batch * length * channels) as f64 / ceilings.copy_tbps / 1e9;
+            rows.push((name, format!("{batch}, {length}, {channels}"), ms, floor_ms));
         }
-    };
+    }
+    if args.json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(name, shape, ms, floor)| json!({ "kernel": name, "shape": shape, "ms": ms, "floor_ms": floor }))
+            .collect();
+        output::json(&json!({ "device": device_name(device), "ceilings": ceilings, "rows": rows }))?;
+    } else {
+        let mut table = output::table(&["kernel", "batch, length, channels", "ms", "floor ms", "of floor"]);
+        for (name, shape, ms, floor) in rows {
+            let share = format!("{:.1} x", ms / floor);
+            table.add_row([name.to_owned(), shape, format!("{ms:.3}"), format!("{floor:.3}"), share]);
+        }
+        let head = format!("{}; bf16, state {STATES}; copy {:.2} TB/s", device_name(device), ceilings.copy_tbps);
+        output::print(&format!("{head}\n{table}"))?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// fp32 kernels and their references, in turn.
+fn on_cpu(args: &KernelArgs, device: Device) -> anyhow::Result<ExitStatus> {
+    let inputs = Inputs::new(args.batch, args.length, args.channels, Kind::Float, device);
+    let dy = Tensor::ones([args.batch, args.length, args.channels], (Kind::Float, device));
     let mut rows = Vec::new();
     for (name, kernel, direction) in CASES {
         let (mut fused, mut reference) = (Vec::new(), Vec::new());
         // In turn, so that a drift of the machine's speed meets both; the first round warms up.
         for round in 0..=args.rounds {
             for (backend, times) in [(Backend::Fused, &mut fused), (Backend::Reference, &mut reference)] {
-                wait();
+                wait(device);
                 let start = Instant::now();
-                inputs.run(kernel, backend, direction);
-                wait();
+                inputs.run(kernel, backend, direction, &dy);
+                wait(device);
                 if round > 0 {
                     times.push(start.elapsed().as_secs_f64() * 1e3);
                 }

@@ -1,0 +1,264 @@
+//! `bench train`: whole training steps on random tokens. Each model runs in a process of its own, so that neither its
+//! memory nor its start-up depends on the one before.
+
+use super::super::device::{DeviceArg, check_kernels, pick};
+use super::super::{ExitStatus, output, usage};
+use super::{Ceilings, median, wait};
+use crate::arch::cost::FlopsPerToken;
+use crate::arch::{self, ModelConfig, ModelShape};
+use crate::nn::{DecoderLm, ForwardOptions, ParamStore, Precision, RopeTable};
+use crate::ops::Backend;
+use crate::scaling::{ModelScaling, OutInitDiv, Parametrization};
+use crate::train::device_name;
+use crate::train::optimizer::{AdamW, AdamWOptions};
+use crate::train::step::{GradientStep, Launches};
+use crate::units;
+use clap::{Args, ValueEnum};
+use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+use tch::Device;
+
+/// `bench train`
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    /// Models as ARCH:DEPTH:ROWS[:LENGTH[:WIDTH]], e.g. sambay:8:8 or transformer:4:32:512:256
+    #[arg(default_values_t = DEFAULT.map(String::from))]
+    models: Vec<String>,
+    /// Where to compute
+    #[arg(long, default_value = "cuda")]
+    device: DeviceArg,
+    /// Implementation
+    #[arg(long, value_enum, default_value = "fused")]
+    backend: BackendArg,
+    /// Dtype of activations
+    #[arg(long, value_enum, default_value = "bf16")]
+    precision: PrecisionArg,
+    /// Launch one by one instead of as a recorded graph
+    #[arg(long)]
+    eager: bool,
+    /// Vocabulary, not tied
+    #[arg(long, default_value_t = 32_000)]
+    vocab: usize,
+    /// Steps that are timed; the median counts
+    #[arg(long, default_value_t = 8)]
+    steps: usize,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+const DEFAULT: [&str; 12] = [
+    "transformer:8:8",
+    "transformer:12:8",
+    "transformer:16:4",
+    "samba:8:8",
+    "sambay:8:8",
+    "sambay:12:8",
+    "sambay:16:4",
+    "sambayoco:8:8",
+    "sambayda:8:8",
+    "swayoco:8:8",
+    "mambay:8:8",
+    "transformer:4:32:512:256",
+];
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BackendArg {
+    Reference,
+    Fused,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PrecisionArg {
+    Fp32,
+    Bf16,
+}
+
+/// What one model did.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    model: String,
+    tokens_per_s: f64,
+    step_ms: f64,
+    /// 6 x (non-embedding and readout) x tokens and attention, by the counted convention.
+    tflops: f64,
+    /// Highest memory of tensors, GiB; `None` on a CPU.
+    peak_gib: Option<f64>,
+    /// From the start of the process to the end of the third step.
+    third_step_s: f64,
+    /// Of the first steps, nats per token.
+    losses: Vec<Option<f64>>,
+}
+
+struct Job {
+    name: String,
+    architecture: &'static dyn arch::Architecture,
+    shape: ModelShape,
+    rows: usize,
+    length: usize,
+}
+
+impl Job {
+    fn parse(text: &str, vocab: usize) -> anyhow::Result<Self> {
+        let refuse =
+            || usage(format!("'{text}' is no model; write ARCH:DEPTH:ROWS[:LENGTH[:WIDTH]], such as sambay:8:8"));
+        let parts: Vec<&str> = text.split(':').collect();
+        let [name, numbers @ ..] = parts.as_slice() else { return Err(refuse()) };
+        let numbers: Vec<usize> = numbers.iter().map(|n| n.parse().map_err(|_| refuse())).collect::<Result<_, _>>()?;
+        let (depth, rows, rest) = match numbers.as_slice() {
+            [depth, rows, rest @ ..] if rest.len() <= 2 => (*depth, *rows, rest),
+            _ => return Err(refuse()),
+        };
+        let architecture = arch::lookup(name).map_err(usage)?;
+        let published = ModelShape::published(architecture, depth);
+        let shape = match rest.get(1) {
+            None => published,
+            // Heads of 64 channels, four queries to a key.
+            Some(&d_model) => {
+                let n_heads = (d_model / 64).max(1);
+                let n_kv_heads = (n_heads / 4).max(1);
+                ModelShape { d_model, d_mlp: 4 * d_model, n_heads, n_kv_heads, head_dim: 64, ..published }
+            }
+        };
+        let shape = ModelShape { vocab_size: vocab, tie_embeddings: false, ..shape };
+        Ok(Self { name: text.to_owned(), architecture, shape, rows, length: rest.first().copied().unwrap_or(4096) })
+    }
+
+    fn run(&self, args: &TrainArgs, device: Device, backend: Backend) -> anyhow::Result<Row> {
+        let model = ModelConfig::new(self.architecture, self.shape.clone()).map_err(usage)?;
+        let scaling = ModelScaling {
+            parametrization: Parametrization::MupPlusPlus,
+            depth: self.shape.depth,
+            base_depth: 8,
+            tied: false,
+            out_init_div: OutInitDiv::Auto,
+        };
+        let precision = match args.precision {
+            PrecisionArg::Fp32 => Precision::Fp32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+        };
+        let params = ParamStore::init(&model, &scaling, 1, device).into_arena(precision);
+        let options = ForwardOptions { backend, precision, rope_table: RopeTable::RoundedToBf16 };
+        let lm = DecoderLm::new(&model, &scaling, &params, options);
+        let graph = backend == Backend::Fused && !args.eager;
+        let launches = if graph { Launches::Graph } else { Launches::Eager };
+        let mut gradients = GradientStep::new(lm, device, self.rows, self.rows, self.length + 1, launches);
+        let settings = AdamWOptions { betas: (0.9, 0.95), eps: 1e-8, grad_clip: 1.0, weight_decay: 0.1 };
+        let mut optimizer = AdamW::new(&params, &scaling, settings, backend);
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let ids: Vec<i64> =
+            (0..self.rows * (self.length + 1)).map(|_| rng.random_range(0..self.shape.vocab_size as i64)).collect();
+        let (mut times, mut losses) = (Vec::new(), Vec::new());
+        let mut third_step_s = 0.0;
+        // Five steps before the clock counts: warm-up, and the step that is recorded.
+        for step in 0..args.steps + 5 {
+            wait(device);
+            let start = Instant::now();
+            gradients.run(&ids)?;
+            optimizer.step(&params, 1e-4)?;
+            let (loss, _) = (gradients.loss(), optimizer.norm());
+            wait(device);
+            if step < 8 {
+                losses.push(loss.is_finite().then_some(loss));
+            }
+            if step >= 5 {
+                times.push(start.elapsed().as_secs_f64());
+            }
+            if step == 2 {
+                third_step_s = since_process_start();
+            }
+        }
+        let step_s = median(&mut times);
+        let tokens = (self.rows * self.length) as f64;
+        let flops = FlopsPerToken::of(&model, self.architecture, self.length).counted * tokens;
+        let peak_gib = match device {
+            Device::Cuda(index) => Some(crate::bridge::peak_memory(index)?.allocated as f64 / (1u64 << 30) as f64),
+            _ => None,
+        };
+        Ok(Row {
+            model: self.name.clone(),
+            tokens_per_s: tokens / step_s,
+            step_ms: step_s * 1e3,
+            tflops: flops / step_s / 1e12,
+            peak_gib,
+            third_step_s,
+            losses,
+        })
+    }
+}
+
+/// Seconds since the kernel started this process.
+fn since_process_start() -> f64 {
+    let read = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Fields after the name, which may hold anything but a closing bracket; the 22nd of all is the start in ticks.
+        let started: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+        Some(uptime - started / rustix::param::clock_ticks_per_second() as f64)
+    };
+    read().unwrap_or(f64::NAN)
+}
+
+/// Set for the processes that run one model.
+const CHILD: &str = "LOSSFLOOR_BENCH_CHILD";
+
+pub fn run(args: &TrainArgs) -> anyhow::Result<ExitStatus> {
+    let device = pick(&args.device)?;
+    let backend = match args.backend {
+        BackendArg::Reference => Backend::Reference,
+        BackendArg::Fused => Backend::Fused,
+    };
+    check_kernels(device, backend, "--backend reference times plain tensor code")?;
+    let jobs = args.models.iter().map(|text| Job::parse(text, args.vocab)).collect::<anyhow::Result<Vec<_>>>()?;
+    if std::env::var_os(CHILD).is_some() {
+        output::json(&jobs[0].run(args, device, backend)?)?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut rows = Vec::new();
+    for job in &jobs {
+        match in_child(&job.name, &args.models) {
+            Ok(row) => rows.push(row),
+            Err(why) => output::note(&format!("{}: {why}", job.name)),
+        }
+    }
+    let ceilings = matches!(device, Device::Cuda(_)).then(|| Ceilings::measure(device));
+    let complete = rows.len() == jobs.len();
+    if args.json {
+        output::json(&serde_json::json!({ "device": device_name(device), "ceilings": ceilings, "rows": rows }))?;
+    } else {
+        let head = match ceilings {
+            Some(c) => format!("; bf16 product {:.0} TFLOP/s, copy {:.2} TB/s", c.matmul_tflops, c.copy_tbps),
+            None => String::new(),
+        };
+        let mut table = output::table(&["model", "tokens/s", "step ms", "TFLOP/s", "of peak", "GiB", "3rd step s"]);
+        for row in &rows {
+            table.add_row([
+                row.model.clone(),
+                units::grouped(row.tokens_per_s as u64),
+                format!("{:.2}", row.step_ms),
+                format!("{:.0}", row.tflops),
+                ceilings.map_or_else(|| "-".to_owned(), |c| format!("{:.0} %", 100.0 * row.tflops / c.matmul_tflops)),
+                row.peak_gib.map_or_else(|| "-".to_owned(), |gib| format!("{gib:.1}")),
+                format!("{:.1}", row.third_step_s),
+            ]);
+        }
+        output::print(&format!("{}{head}; medians of {} steps\n{table}", device_name(device), args.steps))?;
+    }
+    Ok(if complete { ExitStatus::Done } else { ExitStatus::Internal })
+}
+
+/// This program again with the same options, for one model.
+fn in_child(model: &str, all: &[String]) -> anyhow::Result<Row> {
+    let options = std::env::args().skip(1).filter(|argument| !all.contains(argument));
+    let child = std::process::Command::new(std::env::current_exe()?)
+        .args(options)
+        .arg(model)
+        .env(CHILD, "1")
+        .stderr(std::process::Stdio::inherit())
+        .output()?;
+    if !child.status.success() {
+        anyhow::bail!("its process ended with {}", child.status);
+    }
+    Ok(serde_json::from_slice(&child.stdout)?)
+}
