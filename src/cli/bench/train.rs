@@ -225,6 +225,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitStatus> {
     let ceilings = matches!(device, Device::Cuda(_)).then(|| Ceilings::measure(device));
     let complete = rows.len() == jobs.len();
     if args.json {
+        let ceilings = ceilings.map_or_else(|| serde_json::json!({}), |ceilings| serde_json::json!(ceilings));
         output::json(&serde_json::json!({ "device": device_name(device), "ceilings": ceilings, "rows": rows }))?;
     } else {
         let head = match ceilings {
