@@ -7,7 +7,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "loops over lanes of several vectors at once read best by index")]
 
-use crate::ops::lanes::{LANES, Lanes, exp, load, log1p_exp, mul_add, scatter, sigmoid, splat, sum};
+use crate::ops::lanes::{LANES, Lanes, exp2, load, log1p_exp, mul_add, scatter, sigmoid, splat, sum};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -66,12 +66,23 @@ impl Arguments<'_> {
         let lanes = LANES.min(self.channels - first);
         let optional = |t: Option<&[f32]>, default: f32| t.map_or(splat(default), |t| load(&t[first..], lanes));
         let mut a = [splat(0.0); STATES];
-        for (n, a_n) in a.iter_mut().enumerate() {
+        let mut a_log2 = [splat(0.0); STATES];
+        for n in 0..STATES {
             for lane in 0..lanes {
-                a_n[lane] = self.a[(first + lane) * STATES + n];
+                a[n][lane] = self.a[(first + lane) * STATES + n];
+                a_log2[n][lane] = a[n][lane] * std::f32::consts::LOG2_E;
             }
         }
-        Block { arguments: self, row, first, lanes, a, skip: optional(self.skip, 0.0), bias: optional(self.bias, 0.0) }
+        Block {
+            arguments: self,
+            row,
+            first,
+            lanes,
+            a,
+            a_log2,
+            skip: optional(self.skip, 0.0),
+            bias: optional(self.bias, 0.0),
+        }
     }
 }
 
@@ -82,6 +93,8 @@ struct Block<'a> {
     first: usize,
     lanes: usize,
     a: State,
+    /// A log2 e: exp(Δ A) = 2^(Δ A log2 e).
+    a_log2: State,
     skip: Lanes,
     bias: Lanes,
 }
@@ -114,19 +127,14 @@ impl Block<'_> {
         out
     }
 
-    /// h ← exp(Δ A) h + Δ x B, returning the decay.
+    /// exp(Δ A) of state n.
     #[inline(always)]
-    fn advance(&self, h: &mut State, delta: &Lanes, drive: &Lanes, b: &[f32; STATES]) {
-        for n in 0..STATES {
-            let mut exponent = splat(0.0);
-            for lane in 0..LANES {
-                exponent[lane] = delta[lane] * self.a[n][lane];
-            }
-            let decay = exp(&exponent);
-            for lane in 0..LANES {
-                h[n][lane] = mul_add(decay[lane], h[n][lane], drive[lane] * b[n]);
-            }
+    fn decay(&self, n: usize, delta: &Lanes) -> Lanes {
+        let mut exponent = splat(0.0);
+        for lane in 0..LANES {
+            exponent[lane] = delta[lane] * self.a_log2[n][lane];
         }
+        exp2(&exponent)
     }
 }
 
@@ -174,14 +182,16 @@ fn forward_block(block: &Block, y: &mut [Lanes], boundaries: &mut [f32]) -> Stat
         for lane in 0..LANES {
             drive[lane] = delta[lane] * x[lane];
         }
-        block.advance(&mut h, &delta, &drive, block.states_at(arguments.b, t));
+        let b = block.states_at(arguments.b, t);
         let c = block.states_at(arguments.c, t);
         let mut out = splat(0.0);
         for lane in 0..LANES {
             out[lane] = block.skip[lane] * x[lane];
         }
         for n in 0..STATES {
+            let decay = block.decay(n, &delta);
             for lane in 0..LANES {
+                h[n][lane] = mul_add(decay[lane], h[n][lane], drive[lane] * b[n]);
                 out[lane] = mul_add(h[n][lane], c[n], out[lane]);
             }
         }
@@ -286,6 +296,7 @@ fn backward_block(block: &Block, dy: &[f32], boundaries: &[f32], out: &mut Block
     let arguments = block.arguments;
     // States before each step of a chunk, and after its last.
     let mut history = vec![[splat(0.0); STATES]; CHUNK + 1];
+    let mut decays = vec![[splat(0.0); STATES]; CHUNK];
     let mut dh = [splat(0.0); STATES];
     for chunk in (0..arguments.chunks()).rev() {
         let start = chunk * CHUNK;
@@ -301,24 +312,30 @@ fn backward_block(block: &Block, dy: &[f32], boundaries: &[f32], out: &mut Block
             for lane in 0..LANES {
                 drive[lane] = delta[lane] * x[lane];
             }
-            let mut h = history[t - start];
-            block.advance(&mut h, &delta, &drive, block.states_at(arguments.b, t));
-            history[t - start + 1] = h;
+            let b = block.states_at(arguments.b, t);
+            let (before, after) = history.split_at_mut(t - start + 1);
+            let (before, after, decays) = (&before[t - start], &mut after[0], &mut decays[t - start]);
+            for n in 0..STATES {
+                decays[n] = block.decay(n, &delta);
+                for lane in 0..LANES {
+                    after[n][lane] = mul_add(decays[n][lane], before[n][lane], drive[lane] * b[n]);
+                }
+            }
         }
         for t in (start..end).rev() {
-            step_back(block, t, dy, &history[t - start], &history[t - start + 1], &mut dh, out);
+            let at = t - start;
+            step_back(block, t, dy, [&history[at], &history[at + 1], &decays[at]], &mut dh, out);
         }
     }
 }
 
-/// One step of the reversed recurrence: `dh` is the gradient that reaches h_t from later steps.
+/// One step of the reversed recurrence, from the states before and after it and its decays: `dh` is the gradient that reaches h_t from later steps.
 #[inline(always)]
 fn step_back(
     block: &Block,
     t: usize,
     dy: &[f32],
-    before: &State,
-    after: &State,
+    [before, after, decays]: [&State; 3],
     dh: &mut State,
     out: &mut BlockGradients,
 ) {
@@ -356,11 +373,7 @@ fn step_back(
     }
     for n in 0..STATES {
         let a = &block.a[n];
-        let mut exponent = splat(0.0);
-        for lane in 0..LANES {
-            exponent[lane] = delta[lane] * a[lane];
-        }
-        let decay = exp(&exponent);
+        let decay = &decays[n];
         let mut to_c = splat(0.0);
         let mut to_b = splat(0.0);
         for lane in 0..LANES {
