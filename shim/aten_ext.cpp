@@ -1,5 +1,6 @@
 // ATen functions that tch does not bind.
 #include "shim.h"
+#include "guard.h"
 
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
@@ -18,17 +19,6 @@ std::vector<at::Tensor> list(size_t n, const lf_tensor* tensors) {
 }
 
 at::Tensor& tensor(lf_tensor pointer) { return *static_cast<at::Tensor*>(pointer); }
-
-template <typename F>
-int guarded(lf_error error, F&& body) {
-  try {
-    body();
-    return 0;
-  } catch (const std::exception& e) {
-    static_cast<std::string*>(error)->assign(e.what());
-    return -1;
-  }
-}
 
 }  // namespace
 

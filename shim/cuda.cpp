@@ -1,6 +1,7 @@
 // What needs LibTorch's CUDA libraries: streams, captured graphs, memory statistics. A shared library of its own, opened
 // at run time once libtorch_cuda is there, so that one binary serves machines with and without a GPU.
 #include "cuda.h"
+#include "guard.h"
 
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -11,17 +12,6 @@
 #include <string>
 
 namespace {
-
-template <typename F>
-int guarded(lf_error error, F&& body) {
-  try {
-    body();
-    return 0;
-  } catch (const std::exception& e) {
-    static_cast<std::string*>(error)->assign(e.what());
-    return -1;
-  }
-}
 
 // Work is captured on a stream of the graph's own; what runs before and after waits for it.
 struct Graph {

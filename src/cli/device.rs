@@ -1,9 +1,11 @@
-//! The device a command computes on, as a user names it.
+//! What a command computes on and how, as a user names it: device, backend, precision.
 
 use super::{ExitStatus, exit};
 use crate::bridge::load_cuda;
 use crate::bridge::nvrtc::kernels_run_on;
+use crate::nn::Precision;
 use crate::ops::Backend;
+use clap::ValueEnum;
 use tch::Device;
 
 /// `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -27,6 +29,38 @@ impl std::str::FromStr for DeviceArg {
                 .and_then(|index| index.parse().ok())
                 .map(Self::Cuda)
                 .ok_or_else(|| format!("'{other}' is no device; use auto, cpu, cuda or cuda:N")),
+        }
+    }
+}
+
+/// `--backend`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum BackendArg {
+    Reference,
+    Fused,
+}
+
+impl From<BackendArg> for Backend {
+    fn from(backend: BackendArg) -> Self {
+        match backend {
+            BackendArg::Reference => Self::Reference,
+            BackendArg::Fused => Self::Fused,
+        }
+    }
+}
+
+/// `--precision`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PrecisionArg {
+    Fp32,
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::Fp32 => Self::Fp32,
+            PrecisionArg::Bf16 => Self::Bf16,
         }
     }
 }

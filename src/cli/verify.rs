@@ -1,12 +1,10 @@
 //! `lossfloor verify`: this build against golden files.
 
-use super::device::{DeviceArg, check_kernels, pick};
+use super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
 use super::output;
 use super::{ExitStatus, usage};
-use crate::nn::Precision;
-use crate::ops::Backend;
 use crate::verify::{Check, VerifyOptions, verify_file};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::{Path, PathBuf};
 
 /// Compare this build with reference tensors
@@ -27,18 +25,6 @@ pub struct VerifyArgs {
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum BackendArg {
-    Reference,
-    Fused,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PrecisionArg {
-    Fp32,
-    Bf16,
 }
 
 /// Golden files at a path: itself, or all `model_*`, `mod_*` and `train_*` in a folder.
@@ -62,17 +48,8 @@ fn golden_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 pub fn run(args: VerifyArgs) -> anyhow::Result<ExitStatus> {
-    let options = VerifyOptions {
-        device: pick(&args.device)?,
-        backend: match args.backend {
-            BackendArg::Reference => Backend::Reference,
-            BackendArg::Fused => Backend::Fused,
-        },
-        precision: match args.precision {
-            PrecisionArg::Fp32 => Precision::Fp32,
-            PrecisionArg::Bf16 => Precision::Bf16,
-        },
-    };
+    let options =
+        VerifyOptions { device: pick(&args.device)?, backend: args.backend.into(), precision: args.precision.into() };
     check_kernels(options.device, options.backend, "--backend reference runs plain tensor code")?;
     let mut checks: Vec<Check> = Vec::new();
     for path in &args.paths {

@@ -1,19 +1,19 @@
 //! `bench train`: whole training steps on random tokens. Each model runs in a process of its own, so that neither its
 //! memory nor its start-up depends on the one before.
 
-use super::super::device::{DeviceArg, check_kernels, pick};
+use super::super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
 use super::super::{ExitStatus, output, usage};
 use super::{Ceilings, median, wait};
 use crate::arch::cost::FlopsPerToken;
 use crate::arch::{self, ModelConfig, ModelShape};
-use crate::nn::{DecoderLm, ForwardOptions, ParamStore, Precision, RopeTable};
+use crate::nn::{DecoderLm, ForwardOptions, ParamStore, RopeTable};
 use crate::ops::Backend;
 use crate::scaling::{ModelScaling, OutInitDiv, Parametrization};
 use crate::train::device_name;
 use crate::train::optimizer::{AdamW, AdamWOptions};
 use crate::train::step::{GradientStep, Launches};
 use crate::units;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -62,18 +62,6 @@ const DEFAULT: [&str; 12] = [
     "mambay:8:8",
     "transformer:4:32:512:256",
 ];
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum BackendArg {
-    Reference,
-    Fused,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PrecisionArg {
-    Fp32,
-    Bf16,
-}
 
 /// What one model did.
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,10 +122,7 @@ impl Job {
             tied: false,
             out_init_div: OutInitDiv::Auto,
         };
-        let precision = match args.precision {
-            PrecisionArg::Fp32 => Precision::Fp32,
-            PrecisionArg::Bf16 => Precision::Bf16,
-        };
+        let precision = args.precision.into();
         let params = ParamStore::init(&model, &scaling, 1, device).into_arena(precision);
         let options = ForwardOptions { backend, precision, rope_table: RopeTable::RoundedToBf16 };
         let lm = DecoderLm::new(&model, &scaling, &params, options);
@@ -205,10 +190,7 @@ const CHILD: &str = "LOSSFLOOR_BENCH_CHILD";
 
 pub fn run(args: &TrainArgs) -> anyhow::Result<ExitStatus> {
     let device = pick(&args.device)?;
-    let backend = match args.backend {
-        BackendArg::Reference => Backend::Reference,
-        BackendArg::Fused => Backend::Fused,
-    };
+    let backend = args.backend.into();
     check_kernels(device, backend, "--backend reference times plain tensor code")?;
     let jobs = args.models.iter().map(|text| Job::parse(text, args.vocab)).collect::<anyhow::Result<Vec<_>>>()?;
     if std::env::var_os(CHILD).is_some() {
