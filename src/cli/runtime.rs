@@ -1,5 +1,6 @@
 //! Settings that LibTorch's libraries read from the environment before `main` begins.
 
+use super::usage;
 use crate::bridge::nvrtc::keep_kernels_in;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -25,6 +26,17 @@ pub fn settle() {
         // Returns only on failure.
         let _ = std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
     }
+}
+
+/// Sets how many threads LibTorch and this crate's kernels use, all of the machine's where nothing is said. The calling
+/// thread is one of them: it works instead of waking another and waiting for it, which takes longer than a small kernel.
+pub fn use_threads(threads: Option<usize>) -> anyhow::Result<()> {
+    if let Some(threads) = threads {
+        let count = i32::try_from(threads).ok().filter(|n| *n > 0);
+        tch::set_num_threads(count.ok_or_else(|| usage("exec.threads: at least one thread is needed"))?);
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).use_current_thread().build_global()?;
+    Ok(())
 }
 
 /// Names the folder where compiled CUDA kernels are kept between processes: in the user's cache, as LibTorch is.

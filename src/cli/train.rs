@@ -1,7 +1,7 @@
 //! `lossfloor train`: one run.
 
 use super::device::{DeviceArg, check_kernels, pick};
-use super::{ExitStatus, exit, output, usage};
+use super::{ExitStatus, exit, output, runtime, usage};
 use crate::arch::cost::FlopsPerToken;
 use crate::bridge::aten::set_deterministic;
 use crate::config::{BackendChoice, ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, load};
@@ -78,7 +78,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
         (PrecisionChoice::Fp32, _) | (PrecisionChoice::Auto, tch::Device::Cpu) => Precision::Fp32,
         (PrecisionChoice::Bf16, _) | (PrecisionChoice::Auto, _) => Precision::Bf16,
     };
-    set_threads(run.exec.threads)?;
+    runtime::use_threads(run.exec.threads)?;
     let backend = match run.exec.backend {
         BackendChoice::Fused => Backend::Fused,
         BackendChoice::Reference => Backend::Reference,
@@ -101,16 +101,6 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
             format!("interrupted; saved at step {step} of {}, the same command carries on", run.steps()),
         )),
     }
-}
-
-fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
-    if let Some(threads) = threads {
-        let count = i32::try_from(threads).ok().filter(|n| *n > 0);
-        let count = count.ok_or_else(|| usage("exec.threads: at least one thread is needed"))?;
-        tch::set_num_threads(count);
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
-    Ok(())
 }
 
 /// Set by the first SIGINT or SIGTERM; a second one ends the process at once.

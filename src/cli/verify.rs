@@ -2,7 +2,7 @@
 
 use super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
 use super::output;
-use super::{ExitStatus, usage};
+use super::{ExitStatus, runtime, usage};
 use crate::verify::{Check, VerifyOptions, verify_file};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,7 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitStatus> {
     let options =
         VerifyOptions { device: pick(&args.device)?, backend: args.backend.into(), precision: args.precision.into() };
     check_kernels(options.device, options.backend, "--backend reference runs plain tensor code")?;
+    runtime::use_threads(None)?;
     let mut checks: Vec<Check> = Vec::new();
     for path in &args.paths {
         for file in golden_files(path)? {

@@ -7,7 +7,7 @@
 
 use super::Backend;
 use super::cuda::{arguments, ceil, dense_fp32, even, kernel_source, row_stride, run, serves, sum_rows, typed};
-use super::lanes::{LANES, Lanes, load, mul_add, scatter, sigmoid, splat};
+use super::lanes::{Columns, LANES, Lanes, load, mul_add, sigmoid, splat, split_columns};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::{KernelSource, Shape};
 use crate::bridge::tensor::{values, values_mut};
@@ -76,15 +76,8 @@ impl CustomFunction for ConvOnCpu {
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let conv = Conv::new(inputs, self.activation);
         let mut y = Tensor::empty(inputs[0].size(), (Kind::Float, Device::Cpu));
-        let parts: Vec<Vec<Lanes>> = (0..conv.tasks())
-            .into_par_iter()
-            .map(|task| {
-                let mut part = vec![splat(0.0); conv.time];
-                forward_block(&conv.block(task), &mut part);
-                part
-            })
-            .collect();
-        scatter(values_mut(&mut y), conv.time, conv.channels, &parts);
+        let blocks = split_columns(values_mut(&mut y), conv.time, conv.channels);
+        blocks.into_par_iter().enumerate().for_each(|(task, mut y)| forward_block(&conv.block(task), &mut y));
         Forward { outputs: vec![y], saved: inputs.iter().map(Tensor::shallow_clone).collect(), constant_outputs: 0 }
     }
 
@@ -93,33 +86,27 @@ impl CustomFunction for ConvOnCpu {
         let dy = dy.contiguous();
         let conv = Conv::new(saved, self.activation);
         let dy = values(&dy);
-        let parts: Vec<BlockGradients> = (0..conv.tasks())
+        let mut dx = saved[0].empty_like();
+        let blocks = split_columns(values_mut(&mut dx), conv.time, conv.channels);
+        let parts: Vec<BlockGradients> = blocks
             .into_par_iter()
-            .map(|task| {
-                let mut gradients =
-                    BlockGradients { x: vec![splat(0.0); conv.time], w: [splat(0.0); TAPS], bias: splat(0.0) };
-                backward_block(&conv.block(task), dy, &mut gradients);
-                gradients
-            })
+            .enumerate()
+            .map(|(task, mut dx)| backward_block(&conv.block(task), dy, &mut dx))
             .collect();
-        let mut out: Vec<Tensor> = saved.iter().map(|t| Tensor::zeros(t.size(), (Kind::Float, Device::Cpu))).collect();
-        let mut x_parts = Vec::with_capacity(parts.len());
-        for (task, part) in parts.into_iter().enumerate() {
-            let block = conv.block(task);
-            let (dw, dbias) = {
-                let (w, bias) = out[1..].split_at_mut(1);
-                (values_mut(&mut w[0]), values_mut(&mut bias[0]))
-            };
-            for lane in 0..block.lanes {
-                dbias[block.first + lane] += part.bias[lane];
-                for k in 0..TAPS {
-                    dw[(block.first + lane) * TAPS + k] += part.w[k][lane];
+        let (mut dw, mut dbias) = (saved[1].zeros_like(), saved[2].zeros_like());
+        {
+            let (dw, dbias) = (values_mut(&mut dw), values_mut(&mut dbias));
+            for (task, part) in parts.iter().enumerate() {
+                let block = conv.block(task);
+                for lane in 0..block.lanes {
+                    dbias[block.first + lane] += part.bias[lane];
+                    for k in 0..TAPS {
+                        dw[(block.first + lane) * TAPS + k] += part.w[k][lane];
+                    }
                 }
             }
-            x_parts.push(part.x);
         }
-        scatter(values_mut(&mut out[0]), conv.time, conv.channels, &x_parts);
-        out.into_iter().map(Some).collect()
+        vec![Some(dx), Some(dw), Some(dbias)]
     }
 }
 
@@ -190,7 +177,6 @@ impl CustomFunction for ConvOnCuda {
 }
 
 struct Conv<'a> {
-    batch: usize,
     time: usize,
     channels: usize,
     x: &'a [f32],
@@ -210,17 +196,15 @@ struct Block<'a> {
 }
 
 struct BlockGradients {
-    x: Vec<Lanes>,
     w: [Lanes; TAPS],
     bias: Lanes,
 }
 
 impl<'a> Conv<'a> {
     fn new(inputs: &'a [Tensor], activation: Activation) -> Self {
-        let (batch, time, channels) = inputs[0].size3().expect("x is [b, t, d]");
+        let (_, time, channels) = inputs[0].size3().expect("x is [b, t, d]");
         assert_eq!(inputs[1].size(), [channels, TAPS as i64], "the CPU convolution is written for four taps");
         Self {
-            batch: batch as usize,
             time: time as usize,
             channels: channels as usize,
             x: values(&inputs[0]),
@@ -228,10 +212,6 @@ impl<'a> Conv<'a> {
             bias: values(&inputs[2]),
             silu: activation == Activation::Silu,
         }
-    }
-
-    fn tasks(&self) -> usize {
-        self.batch * self.channels.div_ceil(LANES)
     }
 
     fn block(&self, task: usize) -> Block<'_> {
@@ -268,9 +248,9 @@ impl Block<'_> {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn forward_block(block: &Block, y: &mut [Lanes]) {
+fn forward_block(block: &Block, y: &mut Columns) {
     let mut recent = [splat(0.0); TAPS];
-    for (t, out) in y.iter_mut().enumerate() {
+    for t in 0..block.conv.time {
         recent = [recent[1], recent[2], recent[3], block.at(block.conv.x, t)];
         let mut value = block.sum(&recent);
         if block.conv.silu {
@@ -279,15 +259,19 @@ fn forward_block(block: &Block, y: &mut [Lanes]) {
                 value[lane] *= s[lane];
             }
         }
-        *out = value;
+        y.store(t, &value);
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn backward_block(block: &Block, dy: &[f32], out: &mut BlockGradients) {
+fn backward_block(block: &Block, dy: &[f32], dx: &mut Columns) -> BlockGradients {
+    let mut out = BlockGradients { w: [splat(0.0); TAPS], bias: splat(0.0) };
     let mut recent = [splat(0.0); TAPS];
+    // Gradients of the last four inputs so far, newest last.
+    let mut pending = [splat(0.0); TAPS];
     for t in 0..block.conv.time {
         recent = [recent[1], recent[2], recent[3], block.at(block.conv.x, t)];
+        pending = [pending[1], pending[2], pending[3], splat(0.0)];
         let mut d = block.at(dy, t);
         if block.conv.silu {
             let value = block.sum(&recent);
@@ -299,17 +283,22 @@ fn backward_block(block: &Block, dy: &[f32], out: &mut BlockGradients) {
         for lane in 0..LANES {
             out.bias[lane] += d[lane];
         }
+        // Tap k of step t read x of step t − 3 + k.
         for k in 0..TAPS {
             for lane in 0..LANES {
                 out.w[k][lane] = mul_add(d[lane], recent[k][lane], out.w[k][lane]);
-            }
-            // Tap k of step t read x of step t − 3 + k.
-            if t + k >= TAPS - 1 {
-                let dx = &mut out.x[t + k + 1 - TAPS];
-                for lane in 0..LANES {
-                    dx[lane] = mul_add(d[lane], block.w[k][lane], dx[lane]);
-                }
+                pending[k][lane] = mul_add(d[lane], block.w[k][lane], pending[k][lane]);
             }
         }
+        if t + 1 >= TAPS {
+            dx.store(t + 1 - TAPS, &pending[0]);
+        }
     }
+    // The last three inputs wait for no later step.
+    for k in 1..TAPS {
+        if block.conv.time + k >= TAPS {
+            dx.store(block.conv.time + k - TAPS, &pending[k]);
+        }
+    }
+    out
 }

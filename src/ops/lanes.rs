@@ -1,34 +1,43 @@
 //! Arithmetic on [`LANES`] fp32 values at once, in a form that compilers turn into vector instructions.
 
-use rayon::prelude::*;
-
 /// Values handled together: one AVX-512 register, two of AVX2.
 pub(super) const LANES: usize = 16;
 /// A vector of fp32 values.
-pub(super) type Lanes = [f32; LANES];
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Lanes(pub(super) [f32; LANES]);
+
+impl std::ops::Deref for Lanes {
+    type Target = [f32; LANES];
+    #[inline(always)]
+    fn deref(&self) -> &[f32; LANES] {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Lanes {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [f32; LANES] {
+        &mut self.0
+    }
+}
 
 /// All lanes equal.
 #[inline(always)]
 pub(super) fn splat(value: f32) -> Lanes {
-    [value; LANES]
+    Lanes([value; LANES])
 }
 
 /// The first `lanes` values of a slice, zeros after them.
 #[inline(always)]
 pub(super) fn load(from: &[f32], lanes: usize) -> Lanes {
     if lanes == LANES {
-        from[..LANES].try_into().expect("a whole vector")
+        Lanes(from[..LANES].try_into().expect("a whole vector"))
     } else {
         let mut out = splat(0.0);
         out[..lanes].copy_from_slice(&from[..lanes]);
         out
     }
-}
-
-/// Writes the first `lanes` values.
-#[inline(always)]
-fn store(to: &mut [f32], value: &Lanes, lanes: usize) {
-    to[..lanes].copy_from_slice(&value[..lanes]);
 }
 
 /// a b + c, rounded once.
@@ -84,33 +93,26 @@ pub(super) fn exp(x: &Lanes) -> Lanes {
     out
 }
 
-/// 2ˣ to about 2e-7 relative: 2ⁿ times a polynomial of degree 6 on |r| ≤ 1/2 (Cephes' coefficients for exp2f). Cheaper
-/// than [`exp`]: outside −126 to 127 it stays at the value of the end, so that nothing overflows; NaN becomes the lower
-/// end's value.
+/// 2^(a b) to about 2e-7 relative: 2ⁿ times a polynomial of degree 6 on |r| ≤ 1/2 (Cephes' coefficients for exp2f).
+/// Right where |a b| ≤ [`EXP2_LIMIT`]; callers that can't promise it clamp.
 #[inline(always)]
-pub(super) fn exp2(x: &Lanes) -> Lanes {
-    const LOWEST: f32 = -126.0;
-    const HIGHEST: f32 = 127.0;
+pub(super) fn exp2_of_product(a: f32, b: f32) -> f32 {
     // As in `exp`.
     const ROUND: f32 = 12_582_912.0;
-    let mut out = splat(0.0);
-    for lane in 0..LANES {
-        let x = if x[lane] > LOWEST { x[lane] } else { LOWEST };
-        let x = if x < HIGHEST { x } else { HIGHEST };
-        let rounded = x + ROUND;
-        let r = x - (rounded - ROUND);
-        let mut p = 1.535_336_2e-4;
-        p = mul_add(p, r, 1.339_887_5e-3);
-        p = mul_add(p, r, 9.618_437e-3);
-        p = mul_add(p, r, 5.550_332_5e-2);
-        p = mul_add(p, r, 2.402_264_8e-1);
-        p = mul_add(p, r, 6.931_472e-1);
-        p = mul_add(p, r, 1.0);
-        let power = f32::from_bits(rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
-        out[lane] = p * power;
-    }
-    out
+    let rounded = mul_add(a, b, ROUND);
+    let r = mul_add(a, b, -(rounded - ROUND));
+    let square = r * r;
+    let low = mul_add(6.931_472e-1, r, 1.0);
+    let middle = mul_add(5.550_332_5e-2, r, 2.402_264_8e-1);
+    let high = mul_add(1.339_887_5e-3, r, 9.618_437e-3);
+    let high = mul_add(1.535_336_2e-4, square, high);
+    let p = mul_add(mul_add(high, square, middle), square, low);
+    // n added to the exponent's bits: of ROUND's own bits none is left after the shift.
+    f32::from_bits(p.to_bits().wrapping_add(rounded.to_bits() << 23))
 }
+
+/// Bound of exponents in [`exp2_of_product`].
+pub(super) const EXP2_LIMIT: f32 = 126.0;
 
 /// 1 / (1 + e⁻ˣ).
 #[inline(always)]
@@ -120,63 +122,78 @@ pub(super) fn sigmoid(x: &Lanes) -> Lanes {
         negated[lane] = -x[lane];
     }
     let mut out = exp(&negated);
-    for value in &mut out {
+    for value in out.iter_mut() {
         *value = 1.0 / (1.0 + *value);
     }
     out
 }
 
-/// ln(1 + eˣ), accurate where eˣ is small: max(x, 0) + ln1p(e^−|x|), the logarithm through the series of
-/// 2 artanh(u / (2 + u)), u = e^−|x| in (0, 1].
+/// ln(1 + eˣ), accurate where eˣ is small, and its derivative 1 / (1 + e⁻ˣ): max(x, 0) + ln1p(e^−|x|), the
+/// logarithm as 2 artanh(u / (2 + u)), u = e^−|x| in (0, 1].
 #[inline(always)]
-pub(super) fn log1p_exp(x: &Lanes) -> Lanes {
+pub(super) fn softplus(x: &Lanes) -> (Lanes, Lanes) {
     let mut negative = splat(0.0);
     for lane in 0..LANES {
         negative[lane] = -x[lane].abs();
     }
     let u = exp(&negative);
-    let mut out = splat(0.0);
+    let (mut out, mut slope) = (splat(0.0), splat(0.0));
     for lane in 0..LANES {
-        // s = u / (2 + u) ≤ 1/3; ln(1 + u) = 2 (s + s³/3 + s⁵/5 + …), cut where the term is below 1e-8.
+        // s = u / (2 + u) ≤ 1/3; ln(1 + u) = 2 artanh s = 2 s p(s²), p within 4e-9 (minimax over s² ≤ 1/9).
         let s = u[lane] / (2.0 + u[lane]);
         let q = s * s;
-        let mut p = 1.0 / 15.0;
-        p = mul_add(p, q, 1.0 / 13.0);
-        p = mul_add(p, q, 1.0 / 11.0);
-        p = mul_add(p, q, 1.0 / 9.0);
-        p = mul_add(p, q, 1.0 / 7.0);
-        p = mul_add(p, q, 0.2);
-        p = mul_add(p, q, 1.0 / 3.0);
+        let mut p = 0.140_891_67;
+        p = mul_add(p, q, 0.139_803_01);
+        p = mul_add(p, q, 0.200_124_55);
+        p = mul_add(p, q, 0.333_331_6);
         p = mul_add(p, q, 1.0);
         out[lane] = mul_add(2.0 * s, p, x[lane].max(0.0));
+        slope[lane] = (if x[lane] < 0.0 { u[lane] } else { 1.0 }) / (1.0 + u[lane]);
     }
-    out
+    (out, slope)
 }
 
-/// Gathers what tasks computed for (row, block of [`LANES`] channels), each `time` vectors, into [row, t, channel].
-pub(super) fn scatter(out: &mut [f32], time: usize, channels: usize, parts: &[Vec<Lanes>]) {
-    let blocks = channels.div_ceil(LANES);
-    out.par_chunks_mut(time * channels).enumerate().for_each(|(row, out)| {
-        for (block, part) in parts[row * blocks..(row + 1) * blocks].iter().enumerate() {
-            let first = block * LANES;
-            let lanes = LANES.min(channels - first);
-            for (t, value) in part.iter().enumerate() {
-                store(&mut out[t * channels + first..], value, lanes);
+/// The values of up to [`LANES`] neighbouring channels in each step of one batch row.
+pub(super) struct Columns<'a>(Vec<&'a mut [f32]>);
+
+impl Columns<'_> {
+    /// Writes one step.
+    #[inline(always)]
+    pub(super) fn store(&mut self, t: usize, value: &Lanes) {
+        let to = &mut *self.0[t];
+        if to.len() == LANES {
+            to.copy_from_slice(&value[..]);
+        } else {
+            to.copy_from_slice(&value[..to.len()]);
+        }
+    }
+}
+
+/// Splits a tensor [batch, time, channels] into one part for every batch row and [`LANES`] channels.
+pub(super) fn split_columns(tensor: &mut [f32], time: usize, channels: usize) -> Vec<Columns<'_>> {
+    let mut parts = Vec::new();
+    for row in tensor.chunks_exact_mut(time * channels) {
+        let first = parts.len();
+        parts.extend((0..channels).step_by(LANES).map(|_| Columns(Vec::with_capacity(time))));
+        for step in row.chunks_exact_mut(channels) {
+            for (part, values) in parts[first..].iter_mut().zip(step.chunks_mut(LANES)) {
+                part.0.push(values);
             }
         }
-    });
+    }
+    parts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn worst(function: fn(&Lanes) -> Lanes, exact: fn(f64) -> f64, from: f64, to: f64) -> f64 {
+    fn worst(function: impl Fn(f32) -> f32, exact: fn(f64) -> f64, from: f64, to: f64) -> f64 {
         let steps = 200_000;
         let mut worst = 0f64;
         for i in 0..steps {
             let x = (from + (to - from) * f64::from(i) / f64::from(steps)) as f32;
-            let got = f64::from(function(&splat(x))[3]);
+            let got = f64::from(function(x));
             let want = exact(f64::from(x));
             worst = worst.max(((got - want) / want).abs());
         }
@@ -185,10 +202,12 @@ mod tests {
 
     #[test]
     fn transcendentals_are_within_a_few_units_of_the_last_place() {
-        assert!(worst(exp, f64::exp, -87.0, 88.0) < 3e-7, "{}", worst(exp, f64::exp, -87.0, 88.0));
-        assert!(worst(exp2, f64::exp2, -126.0, 127.0) < 3e-7, "{}", worst(exp2, f64::exp2, -126.0, 127.0));
-        assert!(worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -80.0, 80.0) < 4e-7);
-        assert!(worst(log1p_exp, |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), -80.0, 80.0) < 4e-7);
+        let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+        assert!(worst(|x| exp(&splat(x))[3], f64::exp, -87.0, 88.0) < 3e-7);
+        assert!(worst(|x| exp2_of_product(x, 1.0), f64::exp2, -126.0, 126.0) < 3e-7);
+        assert!(worst(|x| sigmoid(&splat(x))[3], logistic, -80.0, 80.0) < 4e-7);
+        assert!(worst(|x| softplus(&splat(x)).0[3], |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), -80.0, 80.0) < 4e-7);
+        assert!(worst(|x| softplus(&splat(x)).1[3], logistic, -80.0, 80.0) < 4e-7);
     }
 
     #[test]
@@ -196,9 +215,27 @@ mod tests {
         assert_eq!(exp(&splat(f32::NEG_INFINITY))[0], 0.0);
         assert_eq!(exp(&splat(f32::INFINITY))[0], f32::INFINITY);
         assert!(exp(&splat(f32::NAN))[0].is_nan());
-        assert_eq!(exp2(&splat(f32::NEG_INFINITY))[0], 2f32.powi(-126));
-        assert_eq!(exp2(&splat(1e30))[0], 2f32.powi(127));
-        assert_eq!(log1p_exp(&splat(100.0))[0], 100.0);
-        assert_eq!(sum(&std::array::from_fn(|i| i as f32)), 120.0);
+        assert_eq!(exp2_of_product(-EXP2_LIMIT, 1.0), 2f32.powi(-126));
+        assert_eq!(exp2_of_product(1.0, EXP2_LIMIT), 2f32.powi(126));
+        assert_eq!(exp2_of_product(0.0, -3.0), 1.0);
+        assert_eq!(softplus(&splat(100.0)).0[0], 100.0);
+        assert_eq!(sum(&Lanes(std::array::from_fn(|i| i as f32))), 120.0);
+    }
+
+    #[test]
+    fn columns_cover_a_tensor_once() {
+        let (batch, time, channels) = (2, 3, LANES + 5);
+        let mut tensor = vec![f32::NAN; batch * time * channels];
+        let blocks = split_columns(&mut tensor, time, channels);
+        assert_eq!(blocks.len(), 4);
+        for (index, mut block) in blocks.into_iter().enumerate() {
+            for t in 0..time {
+                block.store(t, &splat((10 * index + t) as f32));
+            }
+        }
+        for (i, value) in tensor.iter().enumerate() {
+            let (row, t, channel) = (i / channels / time, i / channels % time, i % channels);
+            assert_eq!(*value, (10 * (2 * row + channel / LANES) + t) as f32);
+        }
     }
 }

@@ -3,7 +3,7 @@
 mod kernels;
 mod train;
 
-use super::ExitStatus;
+use super::{ExitStatus, runtime};
 use clap::Subcommand;
 use tch::{Device, Kind, Tensor};
 
@@ -17,6 +17,7 @@ pub enum BenchCommand {
 }
 
 pub fn run(command: BenchCommand) -> anyhow::Result<ExitStatus> {
+    runtime::use_threads(None)?;
     match command {
         BenchCommand::Kernels(args) => kernels::run(&args),
         BenchCommand::Train(args) => train::run(&args),
