@@ -8,6 +8,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -53,19 +54,10 @@ int lf_cuda_graph_replay(lf_graph graph, lf_error error) {
 
 void lf_cuda_graph_free(lf_graph graph) { delete static_cast<Graph*>(graph); }
 
-int lf_cuda_memory(int device, int64_t* peak_allocated, int64_t* peak_reserved, lf_error error) {
+int lf_cuda_peak_memory(int device, int64_t* bytes, lf_error error) {
   return guarded(error, [&] {
     constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device);
-    *peak_allocated = stats.allocated_bytes[all].peak;
-    *peak_reserved = stats.reserved_bytes[all].peak;
-  });
-}
-
-int lf_cuda_memory_reset(int device, lf_error error) {
-  return guarded(error, [&] {
-    c10::cuda::CUDACachingAllocator::emptyCache();
-    c10::cuda::CUDACachingAllocator::resetPeakStats(device);
+    *bytes = c10::cuda::CUDACachingAllocator::getDeviceStats(device).allocated_bytes[all].peak;
   });
 }
 

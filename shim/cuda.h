@@ -16,8 +16,7 @@ int lf_cuda_graph_end(lf_graph graph, lf_error error);
 int lf_cuda_graph_replay(lf_graph graph, lf_error error);
 void lf_cuda_graph_free(lf_graph graph);
 
-// Highest number of bytes in use by tensors, and taken from the device, since the last reset.
-int lf_cuda_memory(int device, int64_t* peak_allocated, int64_t* peak_reserved, lf_error error);
-int lf_cuda_memory_reset(int device, lf_error error);
+// Highest number of bytes in use by tensors so far.
+int lf_cuda_peak_memory(int device, int64_t* bytes, lf_error error);
 
 }  // extern "C"

@@ -75,8 +75,7 @@ struct Shim {
     graph_end: unsafe extern "C" fn(GraphPtr, ErrorPtr) -> c_int,
     graph_replay: unsafe extern "C" fn(GraphPtr, ErrorPtr) -> c_int,
     graph_free: unsafe extern "C" fn(GraphPtr),
-    memory: unsafe extern "C" fn(c_int, *mut i64, *mut i64, ErrorPtr) -> c_int,
-    memory_reset: unsafe extern "C" fn(c_int, ErrorPtr) -> c_int,
+    peak_memory: unsafe extern "C" fn(c_int, *mut i64, ErrorPtr) -> c_int,
 }
 
 /// The shim, opened once; an error says why there is none.
@@ -112,8 +111,7 @@ fn open_shim() -> Result<Shim, String> {
         graph_end: function!("lf_cuda_graph_end"),
         graph_replay: function!("lf_cuda_graph_replay"),
         graph_free: function!("lf_cuda_graph_free"),
-        memory: function!("lf_cuda_memory"),
-        memory_reset: function!("lf_cuda_memory_reset"),
+        peak_memory: function!("lf_cuda_peak_memory"),
     };
     std::mem::forget(library);
     Ok(shim)
@@ -175,27 +173,11 @@ impl Drop for CudaGraph {
     }
 }
 
-/// Peaks of a GPU's memory since the last [`reset_memory`], bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct PeakMemory {
-    /// Held by tensors.
-    pub allocated: u64,
-    /// Taken from the device.
-    pub reserved: u64,
-}
-
-/// The peaks of this process.
-pub fn peak_memory(device: usize) -> Result<PeakMemory, BridgeError> {
+/// The most bytes of a GPU that this process's tensors have held at once.
+pub fn peak_memory(device: usize) -> Result<u64, BridgeError> {
     let error = ErrorSlot::new();
-    let (mut allocated, mut reserved) = (0, 0);
-    // SAFETY: writes two numbers.
-    error.check(unsafe { (shim()?.memory)(device as c_int, &mut allocated, &mut reserved, error.0) })?;
-    Ok(PeakMemory { allocated: allocated as u64, reserved: reserved as u64 })
-}
-
-/// Gives unused memory back to the device and starts the peaks anew.
-pub fn reset_memory(device: usize) -> Result<(), BridgeError> {
-    let error = ErrorSlot::new();
-    // SAFETY: takes numbers only.
-    error.check(unsafe { (shim()?.memory_reset)(device as c_int, error.0) })
+    let mut bytes = 0;
+    // SAFETY: writes one number.
+    error.check(unsafe { (shim()?.peak_memory)(device as c_int, &mut bytes, error.0) })?;
+    Ok(bytes as u64)
 }

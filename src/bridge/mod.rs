@@ -10,9 +10,7 @@ pub mod tensor;
 mod cuda;
 mod sys;
 
-pub use cuda::{
-    CudaGraph, PeakMemory, gpu_names, libtorch_folder, libtorch_version, load_cuda, peak_memory, reset_memory,
-};
+pub use cuda::{CudaGraph, gpu_names, libtorch_folder, libtorch_version, load_cuda, peak_memory};
 
 /// LibTorch refused something.
 #[derive(Debug, thiserror::Error)]

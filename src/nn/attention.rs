@@ -1,7 +1,7 @@
 //! Self- and cross-attention layers, plain or differential.
 
-use super::{LayerContext, Linear, Mixer, ParamStore, RmsNorm, RotaryEmbedding};
-use crate::arch::{AttentionForm, ModelShape};
+use super::{LayerContext, Linear, Mixer, Norm, ParamStore, RotaryEmbedding};
+use crate::arch::{AttentionForm, ModelShape, NormKind};
 use crate::ops::Backend;
 use crate::ops::attention::{AttentionOptions, Difference, attention, differential_attention};
 use crate::ops::linear::{Weight, linear};
@@ -15,7 +15,7 @@ pub struct DifferentialHeads {
     k1: Tensor,
     q2: Tensor,
     k2: Tensor,
-    norm: RmsNorm,
+    norm: Norm,
     /// λ0 = 0.8 − 0.6 exp(−0.3 i), i the layer.
     initial: f64,
 }
@@ -29,7 +29,7 @@ impl DifferentialHeads {
             k1: get("lambda_k1"),
             q2: get("lambda_q2"),
             k2: get("lambda_k2"),
-            norm: RmsNorm::new(params, &format!("{name}.subln")),
+            norm: Norm::new(params, &format!("{name}.subln"), NormKind::Rms),
             initial: 0.8 - 0.6 * (-0.3 * layer as f64).exp(),
         }
     }

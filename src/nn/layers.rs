@@ -4,7 +4,7 @@ use super::ParamStore;
 use crate::arch::{ModelShape, NormKind};
 use crate::ops::Backend;
 use crate::ops::linear::{Weight, linear};
-use crate::ops::norm::{NORM_EPS, NormScales, add_branch, add_rms_norm, rms_norm};
+use crate::ops::norm::{NormScales, NormWeights, add_norm, norm};
 use crate::ops::rope::RopeTables;
 use crate::ops::swiglu::swiglu;
 use tch::{Device, Kind, Tensor};
@@ -32,62 +32,32 @@ impl Linear {
     }
 }
 
-/// x · (mean(x²) + ε)^(−1/2) ⊙ gain over the last axis, computed in fp32.
+/// The norm that a model's shape names, over the last axis: with a bias a layer norm, without one an RMS norm.
 #[derive(Debug)]
-pub struct RmsNorm {
+pub struct Norm {
     gain: Tensor,
+    bias: Option<Tensor>,
 }
 
-impl RmsNorm {
-    /// With the gain `{name}.weight`.
-    pub fn new(params: &ParamStore, name: &str) -> Self {
-        Self { gain: params.get(&format!("{name}.weight")) }
+impl Norm {
+    /// With the gain `{name}.weight` and, of a layer norm, `{name}.bias`.
+    pub fn new(params: &ParamStore, name: &str, kind: NormKind) -> Self {
+        let bias = (kind == NormKind::Layer).then(|| params.get(&format!("{name}.bias")));
+        Self { gain: params.get(&format!("{name}.weight")), bias }
+    }
+
+    fn weights(&self) -> NormWeights<'_> {
+        NormWeights { gain: &self.gain, bias: self.bias.as_ref() }
     }
 
     /// fp32 out, whatever comes in.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        rms_norm(x, &self.gain)
+        norm(x, self.weights())
     }
 
     /// The gain.
     pub fn gain(&self) -> &Tensor {
         &self.gain
-    }
-}
-
-/// Mean and variance over the last axis, gain and bias, computed in fp32.
-#[derive(Debug)]
-pub struct LayerNorm {
-    gain: Tensor,
-    bias: Tensor,
-}
-
-impl LayerNorm {
-    /// fp32 out, whatever comes in.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x.to_kind(Kind::Float);
-        let width = *x.size().last().expect("a tensor with axes");
-        x.layer_norm([width], Some(&self.gain), Some(&self.bias), NORM_EPS, true)
-    }
-}
-
-/// The norm that a model's shape names.
-#[derive(Debug)]
-pub enum Norm {
-    Rms(RmsNorm),
-    Layer(LayerNorm),
-}
-
-impl Norm {
-    /// The norm `name` of a model.
-    pub fn new(params: &ParamStore, name: &str, kind: NormKind) -> Self {
-        match kind {
-            NormKind::Rms => Self::Rms(RmsNorm::new(params, name)),
-            NormKind::Layer => Self::Layer(LayerNorm {
-                gain: params.get(&format!("{name}.weight")),
-                bias: params.get(&format!("{name}.bias")),
-            }),
-        }
     }
 
     /// A step of the residual stream: x + r·branch in fp32, and its norm times a factor in `kind`.
@@ -99,14 +69,7 @@ impl Norm {
         kind: Kind,
         backend: Backend,
     ) -> (Tensor, Tensor) {
-        match self {
-            Self::Rms(norm) => add_rms_norm(x, branch, &norm.gain, scales, kind, backend),
-            Self::Layer(norm) => {
-                let x = add_branch(x, branch, scales.branch);
-                let n = norm.forward(&x) * scales.output;
-                (x, n.to_kind(kind))
-            }
-        }
+        add_norm(x, branch, self.weights(), scales, kind, backend)
     }
 }
 

@@ -12,7 +12,7 @@ mod params;
 pub use attention::{Attention, DifferentialHeads};
 pub use decoder::{DecoderLm, ForwardOptions, Trace};
 pub use gated_memory_unit::GatedMemoryUnit;
-pub use layers::{LayerNorm, Linear, Norm, RmsNorm, RopeTable, RotaryEmbedding, SwiGlu};
+pub use layers::{Linear, Norm, RopeTable, RotaryEmbedding, SwiGlu};
 pub use mamba::{Mamba, MambaState};
 pub use params::{Arena, NnError, ParamStore, Parameter};
 

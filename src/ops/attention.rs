@@ -4,14 +4,14 @@
 //! are the last positions. A window counts the keys that a query sees, its own included.
 
 use super::Backend;
-use super::cuda::{arguments, ceil, kernel_source, run, serves, sum_rows, typed};
-use super::norm::rms_norm;
+use super::cuda::{Sources, arguments, ceil, kernel_sources, run, serves, sum_rows};
+use super::norm::{NormWeights, norm};
 use crate::bridge::aten::{CudaAttention, cuda_attention, is_deterministic};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
-use crate::bridge::nvrtc::{KernelSource, Shape};
+use crate::bridge::nvrtc::Shape;
 use tch::{Kind, Tensor};
 
-const SOURCE: KernelSource = kernel_source!("differential");
+const SOURCES: Sources = kernel_sources!("differential");
 
 /// Scale and mask of one attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,7 +121,7 @@ pub fn differential_attention(
     let first = Tensor::cat(&[part(0), part(1)], -1);
     let second = Tensor::cat(&[part(2), part(3)], -1);
     let difference = first - second * lambda.to_kind(maps.kind());
-    (rms_norm(&difference, gain) * scale).to_kind(q_bthe.kind()).reshape(q_bthe.size())
+    (norm(&difference, NormWeights { gain, bias: None }) * scale).to_kind(q_bthe.kind()).reshape(q_bthe.size())
 }
 
 /// Maps [b, t, 4p, e], stacked as above, to heads [b, t, 2p, e].
@@ -182,7 +182,7 @@ impl CustomFunction for DifferenceOnCuda {
             width as i32,
             self.scale as f32
         ];
-        run(&SOURCE, typed!("da_forward", maps.kind()), maps.device(), Shape::line(size.blocks(), 128), &arguments);
+        run(SOURCES.of(maps.kind()), "da_forward", maps.device(), Shape::line(size.blocks(), 128), &arguments);
         Forward {
             outputs: vec![out],
             saved: vec![maps, lambda.shallow_clone(), gain.shallow_clone()],
@@ -221,9 +221,9 @@ impl CustomFunction for DifferenceOnCuda {
             size.width as i32,
             self.scale as f32
         ];
-        run(&SOURCE, typed!("da_backward", maps.kind()), maps.device(), Shape::line(blocks, 128), &arguments);
+        run(SOURCES.of(maps.kind()), "da_backward", maps.device(), Shape::line(blocks, 128), &arguments);
         let (dgain, dlambda) = (gain.empty_like(), lambda.empty_like());
-        sum_rows(&SOURCE, &parts, &dgain, Some(&dlambda), 2 * size.width);
+        sum_rows(SOURCES.of(dmaps.kind()), &parts, &dgain, Some(&dlambda), 2 * size.width);
         vec![Some(dmaps), Some(dlambda), Some(dgain)]
     }
 }

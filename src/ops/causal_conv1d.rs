@@ -6,10 +6,10 @@
 #![expect(clippy::needless_range_loop, reason = "loops over lanes of several vectors at once read best by index")]
 
 use super::Backend;
-use super::cuda::{arguments, ceil, dense_fp32, even, kernel_source, row_stride, run, serves, sum_rows, typed};
+use super::cuda::{Sources, arguments, ceil, dense_fp32, even, kernel_sources, row_stride, run, serves, sum_rows};
 use super::lanes::{Columns, LANES, Lanes, load, mul_add, sigmoid, splat, split_columns};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
-use crate::bridge::nvrtc::{KernelSource, Shape};
+use crate::bridge::nvrtc::Shape;
 use crate::bridge::tensor::{values, values_mut};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -110,7 +110,7 @@ impl CustomFunction for ConvOnCpu {
     }
 }
 
-const SOURCE: KernelSource = kernel_source!("conv");
+const SOURCES: Sources = kernel_sources!("conv");
 
 /// Blocks of 32 x 8 threads, each thread with two channels and a strip of 32 steps.
 fn cuda_grid(batch: i64, time: i64, channels: i64) -> (i64, i64) {
@@ -123,7 +123,7 @@ pub(super) fn forward_on_cuda(x_btd: &Tensor, w_dk: &Tensor, bias_d: &Tensor) ->
     let y = Tensor::empty([batch, time, channels], (x_btd.kind(), x_btd.device()));
     let shape = Shape::plane(cuda_grid(batch, time, channels), (32, 8));
     let arguments = arguments![x_btd, w_dk, bias_d, &y, row_stride(x_btd), batch as i32, time as i32, channels as i32];
-    run(&SOURCE, typed!("conv_forward", x_btd.kind()), x_btd.device(), shape, &arguments);
+    run(SOURCES.of(x_btd.kind()), "conv_forward", x_btd.device(), shape, &arguments);
     y
 }
 
@@ -151,9 +151,9 @@ pub(super) fn backward_on_cuda(
         time as i32,
         channels as i32
     ];
-    run(&SOURCE, typed!("conv_backward", x_btd.kind()), x_btd.device(), Shape::plane(grid, (32, 8)), &arguments);
+    run(SOURCES.of(x_btd.kind()), "conv_backward", x_btd.device(), Shape::plane(grid, (32, 8)), &arguments);
     let (dw, dbias) = (w_dk.empty_like(), bias_d.empty_like());
-    sum_rows(&SOURCE, &parts, &dw, Some(&dbias), 4 * channels);
+    sum_rows(SOURCES.of(x_btd.kind()), &parts, &dw, Some(&dbias), 4 * channels);
     (dw, dbias)
 }
 

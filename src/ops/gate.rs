@@ -1,12 +1,12 @@
 //! silu(z) ⊙ m, the gate of gated memory units and of Mamba layers that publish their memory.
 
 use super::Backend;
-use super::cuda::{arguments, ceil, even, kernel_source, row_stride, rows_and_width, run, serves, typed};
+use super::cuda::{Sources, arguments, ceil, even, kernel_sources, row_stride, rows_and_width, run, serves};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
-use crate::bridge::nvrtc::{KernelSource, Shape};
+use crate::bridge::nvrtc::Shape;
 use tch::Tensor;
 
-const SOURCE: KernelSource = kernel_source!("gate");
+const SOURCES: Sources = kernel_sources!("gate");
 
 /// [.., d] twice to [.., d].
 pub fn gate(z: &Tensor, memory: &Tensor, backend: Backend) -> Tensor {
@@ -25,7 +25,7 @@ pub(super) fn gate_forward(z: &Tensor, memory: &Tensor) -> Tensor {
     let y = Tensor::empty(memory.size(), (z.kind(), z.device()));
     let (rows, width) = rows_and_width(z);
     let arguments = arguments![z, memory, &y, row_stride(z), row_stride(memory), row_stride(&y), rows, width as i32];
-    run(&SOURCE, typed!("gate_forward", z.kind()), z.device(), shape(rows, width), &arguments);
+    run(SOURCES.of(z.kind()), "gate_forward", z.device(), shape(rows, width), &arguments);
     y
 }
 
@@ -47,7 +47,7 @@ pub(super) fn gate_backward(dy: &Tensor, z: &Tensor, memory: &Tensor, dz: &Tenso
         width as i32,
         0i32
     ];
-    run(&SOURCE, typed!("gate_backward", z.kind()), z.device(), shape(rows, width), &arguments);
+    run(SOURCES.of(z.kind()), "gate_backward", z.device(), shape(rows, width), &arguments);
 }
 
 struct GateOnCuda;

@@ -143,7 +143,7 @@ pub(super) fn softplus(x: &Lanes) -> (Lanes, Lanes) {
         let s = u[lane] / (2.0 + u[lane]);
         let q = s * s;
         let mut p = 0.140_891_67;
-        p = mul_add(p, q, 0.139_803_01);
+        p = mul_add(p, q, 0.139_803);
         p = mul_add(p, q, 0.200_124_55);
         p = mul_add(p, q, 0.333_331_6);
         p = mul_add(p, q, 1.0);

@@ -1,24 +1,37 @@
-//! A step of the residual stream: x' = x + r·h, then n = rms_norm(x')·gain·s in the activation dtype. On a GPU one kernel
-//! reads x and h once and writes both results.
+//! A step of the residual stream: x' = x + r·h, then n = norm(x')·s in the activation dtype. On a GPU one kernel reads x
+//! and h once and writes both results.
 
 use super::Backend;
-use super::cuda::{arguments, ceil, dense, kernel_source, rows_and_width, run, serves, sum_rows, typed};
+use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run, serves, sum_rows};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
-use crate::bridge::nvrtc::{KernelSource, Shape};
+use crate::bridge::nvrtc::Shape;
 use tch::{Kind, Tensor};
 
-const SOURCE: KernelSource = kernel_source!("norm");
+const SOURCES: Sources = kernel_sources!("norm");
 
 /// ε of every norm.
 pub const NORM_EPS: f64 = 1e-5;
 
-/// x · (mean(x²) + ε)^(−1/2) ⊙ gain over the last axis, computed in fp32; fp32 out, whatever comes in.
-pub fn rms_norm(x: &Tensor, gain: &Tensor) -> Tensor {
-    let x = x.to_kind(Kind::Float);
-    x.rms_norm([*x.size().last().expect("a tensor with axes")], Some(gain), NORM_EPS)
+/// What multiplies and, of a layer norm, is added to a normed row.
+#[derive(Clone, Copy, Debug)]
+pub struct NormWeights<'a> {
+    pub gain: &'a Tensor,
+    /// Makes a layer norm of it.
+    pub bias: Option<&'a Tensor>,
 }
 
-/// Factors of [`add_rms_norm`].
+/// Over the last axis, computed in fp32; fp32 out, whatever comes in. RMS norm: x · (mean(x²) + ε)^(−1/2) ⊙ gain; layer
+/// norm: the same of x − mean(x), plus the bias.
+pub fn norm(x: &Tensor, weights: NormWeights) -> Tensor {
+    let x = x.to_kind(Kind::Float);
+    let width = [*x.size().last().expect("a tensor with axes")];
+    match weights.bias {
+        None => x.rms_norm(width, Some(weights.gain), NORM_EPS),
+        bias => x.layer_norm(width, Some(weights.gain), bias, NORM_EPS, true),
+    }
+}
+
+/// Factors of [`add_norm`].
 #[derive(Clone, Copy, Debug)]
 pub struct NormScales {
     /// Multiplies the branch before it is added, in the branch's dtype.
@@ -28,27 +41,27 @@ pub struct NormScales {
 }
 
 /// The new residual stream (fp32) and its norm in `kind`; without a branch the stream stays as it is.
-pub fn add_rms_norm(
+pub fn add_norm(
     x: &Tensor,
     branch: Option<&Tensor>,
-    gain: &Tensor,
+    weights: NormWeights,
     scales: NormScales,
     kind: Kind,
     backend: Backend,
 ) -> (Tensor, Tensor) {
     if serves(backend, x) && x.size().last().is_some_and(|&width| width <= WIDEST) {
-        let mut outputs = apply(AddNormOnCuda { scales, kind }, &[Some(x), branch, Some(gain)]);
+        let mut outputs = apply(AddNormOnCuda { scales, kind }, &[Some(x), branch, Some(weights.gain), weights.bias]);
         let n = outputs.pop().expect("two outputs");
         return (if branch.is_some() { outputs.pop().expect("two outputs") } else { x.shallow_clone() }, n);
     }
     let x = add_branch(x, branch, scales.branch);
-    let n = rms_norm(&x, gain);
+    let n = norm(&x, weights);
     let n = if scales.output == 1.0 { n } else { n * scales.output };
     (x, n.to_kind(kind))
 }
 
 /// x + r·h.
-pub fn add_branch(x: &Tensor, branch: Option<&Tensor>, scale: f64) -> Tensor {
+fn add_branch(x: &Tensor, branch: Option<&Tensor>, scale: f64) -> Tensor {
     match branch {
         None => x.shallow_clone(),
         Some(h) if scale == 1.0 => x + h,
@@ -86,25 +99,29 @@ struct AddNormOnCuda {
 
 impl CustomFunction for AddNormOnCuda {
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
-        let [x, branch, gain] = inputs else { unreachable!("three inputs") };
+        let [x, branch, gain, bias] = inputs else { unreachable!("four inputs") };
         let x = dense(x);
         let branch = branch.defined().then(|| dense(branch));
         let (rows, width) = rows_and_width(&x);
         let sum = if branch.is_some() { x.empty_like() } else { x.shallow_clone() };
         let n = Tensor::empty(x.size(), (self.kind, x.device()));
-        let rstd = Tensor::empty([rows], (Kind::Float, x.device()));
+        let centered = bias.defined();
+        let row_values = || Tensor::empty([rows], (Kind::Float, x.device()));
+        let (mean, rstd) = (centered.then(row_values), row_values());
         let block = forward_block(width);
         run(
-            &SOURCE,
-            typed!("add_rmsnorm_forward", self.kind),
+            SOURCES.of(self.kind),
+            if centered { "add_layernorm_forward" } else { "add_rmsnorm_forward" },
             x.device(),
             Shape::plane((ceil(rows, block.1), 1), block),
             &arguments![
                 &x,
                 branch.as_ref(),
                 gain,
+                bias,
                 &sum,
                 &n,
+                mean.as_ref(),
                 &rstd,
                 self.scales.branch as f32,
                 self.scales.output as f32,
@@ -112,20 +129,21 @@ impl CustomFunction for AddNormOnCuda {
                 width as i32
             ],
         );
-        let saved = vec![sum.shallow_clone(), rstd, gain.shallow_clone()];
+        let mean = mean.unwrap_or_else(Tensor::new);
+        let saved = vec![sum.shallow_clone(), rstd, gain.shallow_clone(), mean];
         // Without a branch the stream is no output of this function: it passes by.
         let outputs = if branch.is_some() { vec![sum, n] } else { vec![n] };
         Forward { outputs, saved, constant_outputs: 0 }
     }
 
     fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
-        let [sum, rstd, gain] = saved else { unreachable!("three saved tensors") };
+        let [sum, rstd, gain, mean] = saved else { unreachable!("four saved tensors") };
         let with_branch = grads.len() == 2;
         let (dsum, dn) = if with_branch { (grads[0].as_ref(), &grads[1]) } else { (None, &grads[0]) };
         let Some(dn) = dn else {
             let dx = dsum.map(Tensor::shallow_clone);
             let dbranch = dx.as_ref().map(|dx| dx.to_kind(self.kind) * self.scales.branch);
-            return vec![dx, dbranch, None];
+            return vec![dx, dbranch, None, None];
         };
         let (dn, dsum) = (dense(dn), dsum.map(dense));
         let (rows, width) = rows_and_width(sum);
@@ -134,16 +152,19 @@ impl CustomFunction for AddNormOnCuda {
         let dgain = gain.empty_like();
         let block = backward_block(width);
         let blocks = ceil(rows, block.1).min(PARTS);
-        let parts = Tensor::empty([blocks, width], (Kind::Float, sum.device()));
+        let dbias = mean.defined().then(|| gain.empty_like());
+        let columns = if dbias.is_some() { 2 * width } else { width };
+        let parts = Tensor::empty([blocks, columns], (Kind::Float, sum.device()));
         run(
-            &SOURCE,
-            typed!("rmsnorm_backward", self.kind),
+            SOURCES.of(self.kind),
+            if dbias.is_some() { "layernorm_backward" } else { "rmsnorm_backward" },
             sum.device(),
             Shape::plane((blocks, 1), block),
             &arguments![
                 &dn,
                 dsum.as_ref(),
                 sum,
+                mean,
                 rstd,
                 gain,
                 &dx,
@@ -155,7 +176,7 @@ impl CustomFunction for AddNormOnCuda {
                 width as i32
             ],
         );
-        sum_rows(&SOURCE, &parts, &dgain, None, width);
-        vec![Some(dx), dbranch, Some(dgain)]
+        sum_rows(SOURCES.of(self.kind), &parts, &dgain, dbias.as_ref(), width);
+        vec![Some(dx), dbranch, Some(dgain), dbias]
     }
 }

@@ -2,13 +2,13 @@
 //! each part's gradient is computed at once, in the place of its logits.
 
 use super::Backend;
-use super::cuda::{arguments, dense, kernel_source, rows_and_width, run, serves, typed};
+use super::cuda::{Sources, arguments, dense, kernel_sources, rows_and_width, run, serves};
 use super::linear::{GradientSink, Weight, add_product, linear};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
-use crate::bridge::nvrtc::{KernelSource, Shape};
+use crate::bridge::nvrtc::Shape;
 use tch::{Kind, Reduction, Tensor};
 
-const SOURCE: KernelSource = kernel_source!("cross_entropy");
+const SOURCES: Sources = kernel_sources!("cross_entropy");
 
 /// Logits of one part at most, values.
 const PART_VALUES: i64 = 1 << 28;
@@ -72,7 +72,7 @@ fn cross_entropy(logits: &Tensor, targets: &Tensor, losses: &Tensor, gradient_sc
         vocab as i32,
         i32::from(gradient_scale.is_some())
     ];
-    run(&SOURCE, typed!("cross_entropy", logits.kind()), logits.device(), Shape::line(rows, threads), &arguments);
+    run(SOURCES.of(logits.kind()), "cross_entropy", logits.device(), Shape::line(rows, threads), &arguments);
 }
 
 struct MeanLossOnCuda {

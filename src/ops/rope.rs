@@ -1,12 +1,12 @@
 //! Rotary positions over all channels of a head, halves paired: [a cos − b sin | a sin + b cos], in fp32.
 
 use super::Backend;
-use super::cuda::{arguments, ceil, dense, even, kernel_source, row_stride, run, serves, typed};
+use super::cuda::{Sources, arguments, ceil, dense, even, kernel_sources, row_stride, run, serves};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
-use crate::bridge::nvrtc::{KernelSource, Shape};
+use crate::bridge::nvrtc::Shape;
 use tch::{Kind, Tensor};
 
-const SOURCE: KernelSource = kernel_source!("rope");
+const SOURCES: Sources = kernel_sources!("rope");
 
 /// Cosines and sines of positions, each [t, e/2], fp32.
 pub type RopeTables = (Tensor, Tensor);
@@ -64,7 +64,7 @@ impl SplitOnCuda {
     fn launch(&self, name: &'static str, like: &Tensor, arguments: &[crate::bridge::nvrtc::Argument]) {
         let Heads { queries, keys, width } = self.heads;
         let items = self.size[0] * self.size[1] * ceil(queries + 2 * keys, 4) * ceil(width / 2, 8);
-        run(&SOURCE, name, like.device(), Shape::line(ceil(items, 256), 256), arguments);
+        run(SOURCES.of(like.kind()), name, like.device(), Shape::line(ceil(items, 256), 256), arguments);
     }
 }
 
@@ -93,7 +93,7 @@ impl CustomFunction for SplitOnCuda {
             keys as i32,
             width as i32
         ];
-        self.launch(typed!("rope_split_forward", packed.kind()), packed, &arguments);
+        self.launch("rope_split_forward", packed, &arguments);
         Forward { outputs, saved: vec![cos.shallow_clone(), sin.shallow_clone()], constant_outputs: 0 }
     }
 
@@ -122,7 +122,7 @@ impl CustomFunction for SplitOnCuda {
             keys as i32,
             width as i32
         ];
-        self.launch(typed!("rope_split_backward", dpacked.kind()), &dpacked, &arguments);
+        self.launch("rope_split_backward", &dpacked, &arguments);
         vec![Some(dpacked), None, None]
     }
 }

@@ -2,13 +2,13 @@
 //! not kept: the backward pass makes it again beside its gradient.
 
 use super::Backend;
-use super::cuda::{arguments, ceil, dense, kernel_source, rows_and_width, run, serves, typed};
+use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run, serves};
 use super::linear::{GradientSink, Weight, linear};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
-use crate::bridge::nvrtc::{KernelSource, Shape};
+use crate::bridge::nvrtc::Shape;
 use tch::Tensor;
 
-const SOURCE: KernelSource = kernel_source!("swiglu");
+const SOURCES: Sources = kernel_sources!("swiglu");
 
 /// [.., w] → [.., w], and the linear half before the gate, [.., d], where it is `wanted`.
 pub fn swiglu(x: &Tensor, w1: &Weight, w3: &Weight, up_wanted: bool, backend: Backend) -> (Tensor, Option<Tensor>) {
@@ -48,7 +48,7 @@ impl CustomFunction for SwiGluOnCuda {
         *size.last_mut().expect("a tensor with axes") = inner;
         let product = Tensor::empty(&size, (kind, device));
         let arguments = arguments![&h, &product, rows, inner as i32];
-        run(&SOURCE, typed!("swiglu_forward", kind), device, shape(rows, inner), &arguments);
+        run(SOURCES.of(kind), "swiglu_forward", device, shape(rows, inner), &arguments);
         let mut outputs = vec![product.linear(&self.w3, None::<&Tensor>)];
         if self.up_wanted {
             outputs.push(h.narrow(-1, inner, inner).contiguous());
@@ -70,7 +70,7 @@ impl CustomFunction for SwiGluOnCuda {
         };
         let dh = Tensor::empty([rows, width], (kind, device));
         let arguments = arguments![&dproduct, h, dup.as_ref(), &dh, &dproduct, inner, rows, inner as i32];
-        run(&SOURCE, typed!("swiglu_backward", kind), device, shape(rows, inner), &arguments);
+        run(SOURCES.of(kind), "swiglu_backward", device, shape(rows, inner), &arguments);
         let product = dproduct;
         let dw3 = dy.map_or_else(|| vec![None], |dy| self.sinks[1].add(&dy, &product));
         drop(product);

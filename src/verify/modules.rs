@@ -2,9 +2,10 @@
 
 use super::golden::{Golden, max_over_rms, norm, norm_ratio};
 use super::{Report, Tolerances, VerifyError, VerifyOptions};
+use crate::arch::NormKind;
 use crate::arch::params::ParamRole;
 use crate::nn::{
-    DifferentialHeads, GatedMemoryUnit, Mamba, ParamStore, Parameter, RmsNorm, RopeTable, RotaryEmbedding, SwiGlu,
+    DifferentialHeads, GatedMemoryUnit, Mamba, Norm, ParamStore, Parameter, RopeTable, RotaryEmbedding, SwiGlu,
 };
 use crate::ops::attention::{AttentionOptions, attention};
 use crate::ops::causal_conv1d::{Activation, causal_conv1d};
@@ -123,7 +124,11 @@ pub(super) fn verify(
                 case.check(&y, tolerances, report)?;
             }
             "rmsnorm" => {
-                case.check(&RmsNorm::new(&case.params, "m").forward(&case.input("x")?), tolerances, report)?;
+                case.check(
+                    &Norm::new(&case.params, "m", NormKind::Rms).forward(&case.input("x")?),
+                    tolerances,
+                    report,
+                )?;
             }
             "rope" => rope(&case, tolerances, report)?,
             "mamba" => mamba(&case, tolerances, report)?,

@@ -158,7 +158,7 @@ impl Job {
         let tokens = (self.rows * self.length) as f64;
         let flops = FlopsPerToken::of(&model, self.architecture, self.length).counted * tokens;
         let peak_gib = match device {
-            Device::Cuda(index) => Some(crate::bridge::peak_memory(index)?.allocated as f64 / (1u64 << 30) as f64),
+            Device::Cuda(index) => Some(crate::bridge::peak_memory(index)? as f64 / (1u64 << 30) as f64),
             _ => None,
         };
         Ok(Row {

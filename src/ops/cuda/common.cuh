@@ -4,8 +4,8 @@
 // of a row, 16 bytes of bf16. A row whose width, stride or address does not allow such accesses is read value by value
 // (VECTOR false); the last pack of a row may then hold fewer than eight.
 //
-// A module has the entry points of both dtypes unless ONLY_BF16 or ONLY_FP32 is defined, which halves the time to
-// compile it.
+// A module is compiled for one dtype of activations: entry points take VALUE, which stands in front of this text where
+// there are any.
 
 typedef long long i64;
 typedef unsigned int u32;

@@ -376,35 +376,25 @@ __device__ __forceinline__ void backward(const T* dy, const T* x, const float* w
 __device__ __forceinline__ bool whole(i64 extent) { return extent % CHANNELS == 0; }
 
 // grid (ceil(channels / 64), ceil(batch * ceil(time / 32) / 8)), block (32, 8); bias may be null.
-#define FORWARD(T, NAME)                                                                                           \
-  extern "C" __global__ void __launch_bounds__(256, FORWARD_BLOCKS)                                                \
-      NAME(const T* x, const float* w, const float* bias, T* y, i64 x_stride, int batch, int time, int channels) { \
-    if (whole(channels) && whole(x_stride) && aligned(x) && aligned(y)) {                                          \
-      forward<T, CHANNELS, FORWARD_STEPS, true>(x, w, bias, y, x_stride, batch, time, channels);                   \
-    } else {                                                                                                       \
-      forward<T, CHANNELS, FORWARD_STEPS, false>(x, w, bias, y, x_stride, batch, time, channels);                  \
-    }                                                                                                              \
+extern "C" __global__ void __launch_bounds__(256, FORWARD_BLOCKS)
+    conv_forward(const VALUE* x, const float* w, const float* bias, VALUE* y, i64 x_stride, int batch, int time,
+                 int channels) {
+  if (whole(channels) && whole(x_stride) && aligned(x) && aligned(y)) {
+    forward<VALUE, CHANNELS, FORWARD_STEPS, true>(x, w, bias, y, x_stride, batch, time, channels);
+  } else {
+    forward<VALUE, CHANNELS, FORWARD_STEPS, false>(x, w, bias, y, x_stride, batch, time, channels);
   }
+}
 
 // part: [grid.y, 5 channels].
-#define BACKWARD(T, NAME)                                                                                           \
-  extern "C" __global__ void __launch_bounds__(256, BACKWARD_BLOCKS)                                                \
-      NAME(const T* dy, const T* x, const float* w, const float* bias, T* dx, float* part, i64 x_stride,            \
-           i64 dx_stride, int batch, int time, int channels) {                                                      \
-    constexpr int N = CHANNELS, STEPS = BACKWARD_STEPS;                                                             \
-    __shared__ float gathered[STRIPS * (TAPS + 1) * N * LANES];                                                     \
-    if (whole(channels) && whole(x_stride) && whole(dx_stride) && aligned(dy) && aligned(x) && aligned(dx)) {       \
-      backward<T, N, STEPS, true>(dy, x, w, bias, dx, part, gathered, x_stride, dx_stride, batch, time, channels);  \
-    } else {                                                                                                        \
-      backward<T, N, STEPS, false>(dy, x, w, bias, dx, part, gathered, x_stride, dx_stride, batch, time, channels); \
-    }                                                                                                               \
+extern "C" __global__ void __launch_bounds__(256, BACKWARD_BLOCKS)
+    conv_backward(const VALUE* dy, const VALUE* x, const float* w, const float* bias, VALUE* dx, float* part,
+                  i64 x_stride, i64 dx_stride, int batch, int time, int channels) {
+  constexpr int N = CHANNELS, STEPS = BACKWARD_STEPS;
+  __shared__ float gathered[STRIPS * (TAPS + 1) * N * LANES];
+  if (whole(channels) && whole(x_stride) && whole(dx_stride) && aligned(dy) && aligned(x) && aligned(dx)) {
+    backward<VALUE, N, STEPS, true>(dy, x, w, bias, dx, part, gathered, x_stride, dx_stride, batch, time, channels);
+  } else {
+    backward<VALUE, N, STEPS, false>(dy, x, w, bias, dx, part, gathered, x_stride, dx_stride, batch, time, channels);
   }
-
-#ifndef ONLY_FP32
-FORWARD(bf16, conv_forward_bf16)
-BACKWARD(bf16, conv_backward_bf16)
-#endif
-#ifndef ONLY_BF16
-FORWARD(float, conv_forward_fp32)
-BACKWARD(float, conv_backward_fp32)
-#endif
+}

@@ -155,8 +155,8 @@ __device__ __forceinline__ void long_row(T* row, float* loss, float scale, int v
 
 // A row whose target is negative counts for nothing.
 template <class T>
-__device__ __forceinline__ void cross_entropy(T* logits, const i64* targets, float* loss, float scale, i64 rows,
-                                              int vocab, bool gradient) {
+__device__ __forceinline__ void token_losses(T* logits, const i64* targets, float* loss, float scale, i64 rows,
+                                             int vocab, bool gradient) {
   const i64 index = blockIdx.x;
   T* row = logits + index * vocab;
   const i64 target = targets[index];
@@ -177,16 +177,7 @@ __device__ __forceinline__ void cross_entropy(T* logits, const i64* targets, flo
 }
 
 // grid rows; any block of whole warps.
-#ifndef ONLY_FP32
 extern "C" __global__ void __launch_bounds__(1024)
-    cross_entropy_bf16(bf16* logits, const i64* targets, float* loss, float scale, i64 rows, int vocab, int gradient) {
-  cross_entropy<bf16>(logits, targets, loss, scale, rows, vocab, gradient != 0);
+    cross_entropy(VALUE* logits, const i64* targets, float* loss, float scale, i64 rows, int vocab, int gradient) {
+  token_losses<VALUE>(logits, targets, loss, scale, rows, vocab, gradient != 0);
 }
-#endif
-
-#ifndef ONLY_BF16
-extern "C" __global__ void __launch_bounds__(1024)
-    cross_entropy_fp32(float* logits, const i64* targets, float* loss, float scale, i64 rows, int vocab, int gradient) {
-  cross_entropy<float>(logits, targets, loss, scale, rows, vocab, gradient != 0);
-}
-#endif

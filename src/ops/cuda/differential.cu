@@ -231,39 +231,30 @@ __device__ __forceinline__ void backward(const T* dout, const Four<const T>& in,
 
 // aij and gradients: [rows, pairs, head_dim] with strides; out: [rows, 2 pairs, head_dim]; head_dim <= 256.
 // grid ceil(rows * pairs / (128 / lanes of a pair)), block 128.
-#define FORWARD(T, NAME)                                                                                           \
-  extern "C" __global__ void __launch_bounds__(THREADS)                                                            \
-      NAME(const T* a11, const T* a12, const T* a21, const T* a22, const float* lambda, const float* gain, T* out, \
-           i64 row_stride, i64 head_stride, i64 rows, int pairs, int head_dim, float c) {                          \
-    const Four<const T> in = {a11, a12, a21, a22, row_stride, head_stride};                                        \
-    if (packs_whole(head_dim) && in.vector() && aligned(gain) && aligned(out) && head_dim <= 128) {                \
-      forward<T, 1, true>(in, *lambda, gain, out, rows, pairs, head_dim, c);                                       \
-    } else {                                                                                                       \
-      forward<T, MOST_HELD, false>(in, *lambda, gain, out, rows, pairs, head_dim, c);                              \
-    }                                                                                                              \
+extern "C" __global__ void __launch_bounds__(THREADS)
+    da_forward(const VALUE* a11, const VALUE* a12, const VALUE* a21, const VALUE* a22, const float* lambda,
+               const float* gain, VALUE* out, i64 row_stride, i64 head_stride, i64 rows, int pairs, int head_dim,
+               float c) {
+  const Four<const VALUE> in = {a11, a12, a21, a22, row_stride, head_stride};
+  if (packs_whole(head_dim) && in.vector() && aligned(gain) && aligned(out) && head_dim <= 128) {
+    forward<VALUE, 1, true>(in, *lambda, gain, out, rows, pairs, head_dim, c);
+  } else {
+    forward<VALUE, MOST_HELD, false>(in, *lambda, gain, out, rows, pairs, head_dim, c);
   }
+}
 
 // Any grid; part: [grid, 2 head_dim + 1].
-#define BACKWARD(T, NAME)                                                                                              \
-  extern "C" __global__ void __launch_bounds__(THREADS, 6)                                                             \
-      NAME(const T* dout, const T* a11, const T* a12, const T* a21, const T* a22, const float* lambda,                 \
-           const float* gain, T* da11, T* da12, T* da21, T* da22, float* part, i64 row_stride, i64 head_stride,        \
-           i64 d_row_stride, i64 d_head_stride, i64 rows, int pairs, int head_dim, float c) {                          \
-    __shared__ float gathered[THREADS * MOST_HELD * PACK];                                                             \
-    const Four<const T> in = {a11, a12, a21, a22, row_stride, head_stride};                                            \
-    const Four<T> grads = {da11, da12, da21, da22, d_row_stride, d_head_stride};                                       \
-    if (packs_whole(head_dim) && in.vector() && grads.vector() && aligned(dout) && aligned(gain) && head_dim <= 128) { \
-      backward<T, 1, true>(dout, in, *lambda, gain, grads, part, gathered, rows, pairs, head_dim, c);                  \
-    } else {                                                                                                           \
-      backward<T, MOST_HELD, false>(dout, in, *lambda, gain, grads, part, gathered, rows, pairs, head_dim, c);         \
-    }                                                                                                                  \
+extern "C" __global__ void __launch_bounds__(THREADS, 6)
+    da_backward(const VALUE* dout, const VALUE* a11, const VALUE* a12, const VALUE* a21, const VALUE* a22,
+                const float* lambda, const float* gain, VALUE* da11, VALUE* da12, VALUE* da21, VALUE* da22, float* part,
+                i64 row_stride, i64 head_stride, i64 d_row_stride, i64 d_head_stride, i64 rows, int pairs, int head_dim,
+                float c) {
+  __shared__ float gathered[THREADS * MOST_HELD * PACK];
+  const Four<const VALUE> in = {a11, a12, a21, a22, row_stride, head_stride};
+  const Four<VALUE> grads = {da11, da12, da21, da22, d_row_stride, d_head_stride};
+  if (packs_whole(head_dim) && in.vector() && grads.vector() && aligned(dout) && aligned(gain) && head_dim <= 128) {
+    backward<VALUE, 1, true>(dout, in, *lambda, gain, grads, part, gathered, rows, pairs, head_dim, c);
+  } else {
+    backward<VALUE, MOST_HELD, false>(dout, in, *lambda, gain, grads, part, gathered, rows, pairs, head_dim, c);
   }
-
-#ifndef ONLY_FP32
-FORWARD(bf16, da_forward_bf16)
-BACKWARD(bf16, da_backward_bf16)
-#endif
-#ifndef ONLY_BF16
-FORWARD(float, da_forward_fp32)
-BACKWARD(float, da_backward_fp32)
-#endif
+}

@@ -75,37 +75,26 @@ __device__ __forceinline__ void backward(const T* dy, const T* z, const T* m, T*
 }
 
 // grid ceil(rows * packs of a row / 512), block 256.
-#define FORWARD(T, NAME)                                                                                               \
-  extern "C" __global__ void __launch_bounds__(256)                                                                    \
-      NAME(const T* z, const T* m, T* y, i64 z_stride, i64 m_stride, i64 y_stride, i64 rows, int width) {              \
-    if (packs_whole(width) && packs_whole(z_stride) && packs_whole(m_stride) && packs_whole(y_stride) && aligned(z) && \
-        aligned(m) && aligned(y)) {                                                                                    \
-      forward<T, true>(z, m, y, z_stride, m_stride, y_stride, rows, width);                                            \
-    } else {                                                                                                           \
-      forward<T, false>(z, m, y, z_stride, m_stride, y_stride, rows, width);                                           \
-    }                                                                                                                  \
+extern "C" __global__ void __launch_bounds__(256) gate_forward(const VALUE* z, const VALUE* m, VALUE* y, i64 z_stride,
+                                                               i64 m_stride, i64 y_stride, i64 rows, int width) {
+  if (packs_whole(width) && packs_whole(z_stride) && packs_whole(m_stride) && packs_whole(y_stride) && aligned(z) &&
+      aligned(m) && aligned(y)) {
+    forward<VALUE, true>(z, m, y, z_stride, m_stride, y_stride, rows, width);
+  } else {
+    forward<VALUE, false>(z, m, y, z_stride, m_stride, y_stride, rows, width);
   }
+}
 
-#define BACKWARD(T, NAME)                                                                                             \
-  extern "C" __global__ void __launch_bounds__(256)                                                                   \
-      NAME(const T* dy, const T* z, const T* m, T* dz, T* dm, i64 dy_stride, i64 z_stride, i64 m_stride,              \
-           i64 dz_stride, i64 dm_stride, i64 rows, int width, int accumulate_dm) {                                    \
-    if (packs_whole(width) && packs_whole(dy_stride) && packs_whole(z_stride) && packs_whole(m_stride) &&             \
-        packs_whole(dz_stride) && packs_whole(dm_stride) && aligned(dy) && aligned(z) && aligned(m) && aligned(dz) && \
-        aligned(dm)) {                                                                                                \
-      backward<T, true>(dy, z, m, dz, dm, dy_stride, z_stride, m_stride, dz_stride, dm_stride, rows, width,           \
-                        accumulate_dm != 0);                                                                          \
-    } else {                                                                                                          \
-      backward<T, false>(dy, z, m, dz, dm, dy_stride, z_stride, m_stride, dz_stride, dm_stride, rows, width,          \
-                         accumulate_dm != 0);                                                                         \
-    }                                                                                                                 \
+extern "C" __global__ void __launch_bounds__(256)
+    gate_backward(const VALUE* dy, const VALUE* z, const VALUE* m, VALUE* dz, VALUE* dm, i64 dy_stride, i64 z_stride,
+                  i64 m_stride, i64 dz_stride, i64 dm_stride, i64 rows, int width, int accumulate_dm) {
+  if (packs_whole(width) && packs_whole(dy_stride) && packs_whole(z_stride) && packs_whole(m_stride) &&
+      packs_whole(dz_stride) && packs_whole(dm_stride) && aligned(dy) && aligned(z) && aligned(m) && aligned(dz) &&
+      aligned(dm)) {
+    backward<VALUE, true>(dy, z, m, dz, dm, dy_stride, z_stride, m_stride, dz_stride, dm_stride, rows, width,
+                          accumulate_dm != 0);
+  } else {
+    backward<VALUE, false>(dy, z, m, dz, dm, dy_stride, z_stride, m_stride, dz_stride, dm_stride, rows, width,
+                           accumulate_dm != 0);
   }
-
-#ifndef ONLY_FP32
-FORWARD(bf16, gate_forward_bf16)
-BACKWARD(bf16, gate_backward_bf16)
-#endif
-#ifndef ONLY_BF16
-FORWARD(float, gate_forward_fp32)
-BACKWARD(float, gate_backward_fp32)
-#endif
+}

@@ -22,16 +22,37 @@ macro_rules! kernel_source {
 }
 pub(super) use kernel_source;
 
-/// The instance of an entry point for a dtype.
-macro_rules! typed {
-    ($name:literal, $kind:expr) => {
-        match $kind {
-            tch::Kind::BFloat16 => concat!($name, "_bf16"),
-            _ => concat!($name, "_fp32"),
+/// One text for both dtypes of activations: a module of its own for each, of which a run needs one.
+pub(super) struct Sources {
+    pub(super) bf16: KernelSource,
+    pub(super) fp32: KernelSource,
+}
+
+impl Sources {
+    pub(super) fn of(&self, kind: Kind) -> &KernelSource {
+        if kind == Kind::BFloat16 { &self.bf16 } else { &self.fp32 }
+    }
+}
+
+/// [`Sources`] of a text like [`kernel_source`]'s, whose activations are of the type VALUE.
+macro_rules! kernel_sources {
+    ($name:literal) => {
+        $crate::ops::cuda::Sources { bf16: kernel_sources!($name, "bf16"), fp32: kernel_sources!($name, "float") }
+    };
+    ($name:literal, $value:literal) => {
+        $crate::bridge::nvrtc::KernelSource {
+            name: concat!($name, "_", $value),
+            text: concat!(
+                "#define VALUE ",
+                $value,
+                "\n",
+                include_str!("cuda/common.cuh"),
+                include_str!(concat!("cuda/", $name, ".cu"))
+            ),
         }
     };
 }
-pub(super) use typed;
+pub(super) use kernel_sources;
 
 /// Launches, or panics with what went wrong, as tensor operations of `tch` do.
 pub(super) fn run(source: &KernelSource, name: &'static str, device: Device, shape: Shape, arguments: &[Argument]) {

@@ -4,8 +4,7 @@
 //
 // Gradients of the gain sum over rows: every block adds its own rows, sum_rows the blocks.
 //
-// CENTERED makes a layer norm of it: the row's mean is taken off first, a bias is added before s. A module has the one
-// or, with LAYER_NORM defined, the other.
+// CENTERED makes a layer norm of it: the row's mean is taken off first, a bias is added before s.
 
 #define EPSILON 1e-5f
 // Packs of a row that one thread holds. Backwards it also carries the sums of its columns from row to row.
@@ -231,75 +230,36 @@ __device__ __forceinline__ void norm_backward(const T* dn, const float* dx_in, c
 
 // grid ceil(rows / blockDim.y), block (threads of a row, rows); h, rstd and mean may be null, x_out may be x.
 // Backwards, any number of blocks; dx_in and dh may be null, dx_out may be dx_in. part: [grid, width], of a layer norm
-// [grid, 2, width], gain then bias.
-#ifndef LAYER_NORM
-#define FORWARD(T, NAME)                                                                                         \
-  extern "C" __global__ void __launch_bounds__(256, 3)                                                           \
-      NAME(const float* x, const T* h, const float* gain, float* x_out, T* n, float* rstd, float branch_scale,   \
-           float out_scale, i64 rows, int width) {                                                               \
-    if (packs_whole(width) && aligned(x) && aligned(h) && aligned(gain) && aligned(x_out) && aligned(n)) {       \
-      norm_forward<T, false, true>(x, h, gain, nullptr, x_out, n, nullptr, rstd, branch_scale, out_scale, rows,  \
-                                   width);                                                                       \
-    } else {                                                                                                     \
-      norm_forward<T, false, false>(x, h, gain, nullptr, x_out, n, nullptr, rstd, branch_scale, out_scale, rows, \
-                                    width);                                                                      \
-    }                                                                                                            \
+// [grid, 2, width], gain then bias. An RMS norm has neither bias nor mean.
+#define FORWARD(CENTERED, NAME)                                                                                       \
+  extern "C" __global__ void __launch_bounds__(256, 3)                                                                \
+      NAME(const float* x, const VALUE* h, const float* gain, const float* bias, float* x_out, VALUE* n, float* mean, \
+           float* rstd, float branch_scale, float out_scale, i64 rows, int width) {                                   \
+    if (packs_whole(width) && aligned(x) && aligned(h) && aligned(gain) && aligned(bias) && aligned(x_out) &&         \
+        aligned(n)) {                                                                                                 \
+      norm_forward<VALUE, CENTERED, true>(x, h, gain, bias, x_out, n, mean, rstd, branch_scale, out_scale, rows,      \
+                                          width);                                                                     \
+    } else {                                                                                                          \
+      norm_forward<VALUE, CENTERED, false>(x, h, gain, bias, x_out, n, mean, rstd, branch_scale, out_scale, rows,     \
+                                           width);                                                                    \
+    }                                                                                                                 \
   }
-#define BACKWARD(T, NAME)                                                                                         \
-  extern "C" __global__ void __launch_bounds__(512)                                                               \
-      NAME(const T* dn, const float* dx_in, const float* x, const float* rstd, const float* gain, float* dx_out,  \
-           T* dh, float* part, float branch_scale, float out_scale, i64 rows, int width) {                        \
-    __shared__ float gathered[128 * BACKWARD_HELD * PACK];                                                        \
-    if (packs_whole(width) && aligned(dn) && aligned(dx_in) && aligned(x) && aligned(gain) && aligned(dx_out) &&  \
-        aligned(dh) && aligned(part)) {                                                                           \
-      norm_backward<T, false, true>(dn, dx_in, x, nullptr, rstd, gain, dx_out, dh, part, gathered, branch_scale,  \
-                                    out_scale, rows, width);                                                      \
-    } else {                                                                                                      \
-      norm_backward<T, false, false>(dn, dx_in, x, nullptr, rstd, gain, dx_out, dh, part, gathered, branch_scale, \
-                                     out_scale, rows, width);                                                     \
-    }                                                                                                             \
+#define BACKWARD(CENTERED, NAME)                                                                                      \
+  extern "C" __global__ void __launch_bounds__(512) NAME(                                                             \
+      const VALUE* dn, const float* dx_in, const float* x, const float* mean, const float* rstd, const float* gain,   \
+      float* dx_out, VALUE* dh, float* part, float branch_scale, float out_scale, i64 rows, int width) {              \
+    __shared__ float gathered[128 * BACKWARD_HELD * PACK];                                                            \
+    if (packs_whole(width) && aligned(dn) && aligned(dx_in) && aligned(x) && aligned(gain) && aligned(dx_out) &&      \
+        aligned(dh) && aligned(part)) {                                                                               \
+      norm_backward<VALUE, CENTERED, true>(dn, dx_in, x, mean, rstd, gain, dx_out, dh, part, gathered, branch_scale,  \
+                                           out_scale, rows, width);                                                   \
+    } else {                                                                                                          \
+      norm_backward<VALUE, CENTERED, false>(dn, dx_in, x, mean, rstd, gain, dx_out, dh, part, gathered, branch_scale, \
+                                            out_scale, rows, width);                                                  \
+    }                                                                                                                 \
   }
-#else
-#define FORWARD(T, NAME)                                                                                          \
-  extern "C" __global__ void __launch_bounds__(256, 3)                                                            \
-      NAME(const float* x, const T* h, const float* gain, const float* bias, float* x_out, T* n, float* mean,     \
-           float* rstd, float branch_scale, float out_scale, i64 rows, int width) {                               \
-    if (packs_whole(width) && aligned(x) && aligned(h) && aligned(gain) && aligned(bias) && aligned(x_out) &&     \
-        aligned(n)) {                                                                                             \
-      norm_forward<T, true, true>(x, h, gain, bias, x_out, n, mean, rstd, branch_scale, out_scale, rows, width);  \
-    } else {                                                                                                      \
-      norm_forward<T, true, false>(x, h, gain, bias, x_out, n, mean, rstd, branch_scale, out_scale, rows, width); \
-    }                                                                                                             \
-  }
-#define BACKWARD(T, NAME)                                                                                            \
-  extern "C" __global__ void __launch_bounds__(512)                                                                  \
-      NAME(const T* dn, const float* dx_in, const float* x, const float* mean, const float* rstd, const float* gain, \
-           float* dx_out, T* dh, float* part, float branch_scale, float out_scale, i64 rows, int width) {            \
-    __shared__ float gathered[128 * BACKWARD_HELD * PACK];                                                           \
-    if (packs_whole(width) && aligned(dn) && aligned(dx_in) && aligned(x) && aligned(gain) && aligned(dx_out) &&     \
-        aligned(dh) && aligned(part)) {                                                                              \
-      norm_backward<T, true, true>(dn, dx_in, x, mean, rstd, gain, dx_out, dh, part, gathered, branch_scale,         \
-                                   out_scale, rows, width);                                                          \
-    } else {                                                                                                         \
-      norm_backward<T, true, false>(dn, dx_in, x, mean, rstd, gain, dx_out, dh, part, gathered, branch_scale,        \
-                                    out_scale, rows, width);                                                         \
-    }                                                                                                                \
-  }
-#endif
 
-#if !defined(LAYER_NORM) && !defined(ONLY_FP32)
-FORWARD(bf16, add_rmsnorm_forward_bf16)
-BACKWARD(bf16, rmsnorm_backward_bf16)
-#endif
-#if !defined(LAYER_NORM) && !defined(ONLY_BF16)
-FORWARD(float, add_rmsnorm_forward_fp32)
-BACKWARD(float, rmsnorm_backward_fp32)
-#endif
-#if defined(LAYER_NORM) && !defined(ONLY_FP32)
-FORWARD(bf16, add_layernorm_forward_bf16)
-BACKWARD(bf16, layernorm_backward_bf16)
-#endif
-#if defined(LAYER_NORM) && !defined(ONLY_BF16)
-FORWARD(float, add_layernorm_forward_fp32)
-BACKWARD(float, layernorm_backward_fp32)
-#endif
+FORWARD(false, add_rmsnorm_forward)
+BACKWARD(false, rmsnorm_backward)
+FORWARD(true, add_layernorm_forward)
+BACKWARD(true, layernorm_backward)

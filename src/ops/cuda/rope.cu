@@ -114,40 +114,30 @@ __device__ __forceinline__ void rope(T* packed, const float* cos, const float* s
 
 // grid ceil(rows * ceil(heads of all parts / 4) * packs of half a head / 256), block 256; cos and sin [time, head_dim /
 // 2] may be null.
-#define SPLIT(T, NAME)                                                                                                \
-  extern "C" __global__ void __launch_bounds__(256)                                                                   \
-      NAME(T* packed, const float* cos, const float* sin, T* q, T* k, T* v, i64 packed_stride, i64 rows, int time,    \
-           int heads_q, int heads_k, int head_dim) {                                                                  \
-    const i64 width_q = (i64)heads_q * head_dim, width_k = (i64)heads_k * head_dim;                                   \
-    const Parts<T> parts = {q, k, v, width_q, width_k, width_k, heads_q, heads_k};                                    \
-    if (packs_whole(head_dim / 2) && packs_whole(packed_stride) && aligned(packed) && aligned(cos) && aligned(sin) && \
-        aligned(q) && aligned(k) && aligned(v)) {                                                                     \
-      rope<T, true, true>(packed, cos, sin, parts, packed_stride, rows, time, head_dim);                              \
-    } else {                                                                                                          \
-      rope<T, true, false>(packed, cos, sin, parts, packed_stride, rows, time, head_dim);                             \
-    }                                                                                                                 \
+extern "C" __global__ void __launch_bounds__(256)
+    rope_split_forward(VALUE* packed, const float* cos, const float* sin, VALUE* q, VALUE* k, VALUE* v,
+                       i64 packed_stride, i64 rows, int time, int heads_q, int heads_k, int head_dim) {
+  const i64 width_q = (i64)heads_q * head_dim, width_k = (i64)heads_k * head_dim;
+  const Parts<VALUE> parts = {q, k, v, width_q, width_k, width_k, heads_q, heads_k};
+  if (packs_whole(head_dim / 2) && packs_whole(packed_stride) && aligned(packed) && aligned(cos) && aligned(sin) &&
+      aligned(q) && aligned(k) && aligned(v)) {
+    rope<VALUE, true, true>(packed, cos, sin, parts, packed_stride, rows, time, head_dim);
+  } else {
+    rope<VALUE, true, false>(packed, cos, sin, parts, packed_stride, rows, time, head_dim);
   }
+}
 
 // A gradient that is null counts as zeros.
-#define JOIN(T, NAME)                                                                                                \
-  extern "C" __global__ void __launch_bounds__(256)                                                                  \
-      NAME(T* dq, T* dk, T* dv, const float* cos, const float* sin, T* packed, i64 q_stride, i64 k_stride,           \
-           i64 v_stride, i64 packed_stride, i64 rows, int time, int heads_q, int heads_k, int head_dim) {            \
-    const Parts<T> parts = {dq, dk, dv, q_stride, k_stride, v_stride, heads_q, heads_k};                             \
-    if (packs_whole(head_dim / 2) && packs_whole(packed_stride) && packs_whole(q_stride) && packs_whole(k_stride) && \
-        packs_whole(v_stride) && aligned(packed) && aligned(cos) && aligned(sin) && aligned(dq) && aligned(dk) &&    \
-        aligned(dv)) {                                                                                               \
-      rope<T, false, true>(packed, cos, sin, parts, packed_stride, rows, time, head_dim);                            \
-    } else {                                                                                                         \
-      rope<T, false, false>(packed, cos, sin, parts, packed_stride, rows, time, head_dim);                           \
-    }                                                                                                                \
+extern "C" __global__ void __launch_bounds__(256)
+    rope_split_backward(VALUE* dq, VALUE* dk, VALUE* dv, const float* cos, const float* sin, VALUE* packed,
+                        i64 q_stride, i64 k_stride, i64 v_stride, i64 packed_stride, i64 rows, int time, int heads_q,
+                        int heads_k, int head_dim) {
+  const Parts<VALUE> parts = {dq, dk, dv, q_stride, k_stride, v_stride, heads_q, heads_k};
+  if (packs_whole(head_dim / 2) && packs_whole(packed_stride) && packs_whole(q_stride) && packs_whole(k_stride) &&
+      packs_whole(v_stride) && aligned(packed) && aligned(cos) && aligned(sin) && aligned(dq) && aligned(dk) &&
+      aligned(dv)) {
+    rope<VALUE, false, true>(packed, cos, sin, parts, packed_stride, rows, time, head_dim);
+  } else {
+    rope<VALUE, false, false>(packed, cos, sin, parts, packed_stride, rows, time, head_dim);
   }
-
-#ifndef ONLY_FP32
-SPLIT(bf16, rope_split_forward_bf16)
-JOIN(bf16, rope_split_backward_bf16)
-#endif
-#ifndef ONLY_BF16
-SPLIT(float, rope_split_forward_fp32)
-JOIN(float, rope_split_backward_fp32)
-#endif
+}

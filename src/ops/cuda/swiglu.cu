@@ -80,32 +80,22 @@ __device__ __forceinline__ void backward(const T* dact, const T* h, const T* ext
 }
 
 // h: [rows, 2 inner], act: [rows, inner]. grid ceil(rows * packs of a row / 512), block 256.
-#define FORWARD(T, NAME)                                                                            \
-  extern "C" __global__ void __launch_bounds__(256) NAME(const T* h, T* act, i64 rows, int inner) { \
-    if (packs_whole(inner) && aligned(h) && aligned(act)) {                                         \
-      forward<T, true>(h, act, rows, inner);                                                        \
-    } else {                                                                                        \
-      forward<T, false>(h, act, rows, inner);                                                       \
-    }                                                                                               \
+extern "C" __global__ void __launch_bounds__(256) swiglu_forward(const VALUE* h, VALUE* act, i64 rows, int inner) {
+  if (packs_whole(inner) && aligned(h) && aligned(act)) {
+    forward<VALUE, true>(h, act, rows, inner);
+  } else {
+    forward<VALUE, false>(h, act, rows, inner);
   }
+}
 
 // extra, a gradient that reaches the linear half from elsewhere, and act may be null.
-#define BACKWARD(T, NAME)                                                                                     \
-  extern "C" __global__ void __launch_bounds__(256)                                                           \
-      NAME(const T* dact, const T* h, const T* extra, T* dh, T* act, i64 extra_stride, i64 rows, int inner) { \
-    if (packs_whole(inner) && packs_whole(extra_stride) && aligned(dact) && aligned(h) && aligned(extra) &&   \
-        aligned(dh) && aligned(act)) {                                                                        \
-      backward<T, true>(dact, h, extra, dh, act, extra_stride, rows, inner);                                  \
-    } else {                                                                                                  \
-      backward<T, false>(dact, h, extra, dh, act, extra_stride, rows, inner);                                 \
-    }                                                                                                         \
+extern "C" __global__ void __launch_bounds__(256)
+    swiglu_backward(const VALUE* dact, const VALUE* h, const VALUE* extra, VALUE* dh, VALUE* act, i64 extra_stride,
+                    i64 rows, int inner) {
+  if (packs_whole(inner) && packs_whole(extra_stride) && aligned(dact) && aligned(h) && aligned(extra) && aligned(dh) &&
+      aligned(act)) {
+    backward<VALUE, true>(dact, h, extra, dh, act, extra_stride, rows, inner);
+  } else {
+    backward<VALUE, false>(dact, h, extra, dh, act, extra_stride, rows, inner);
   }
-
-#ifndef ONLY_FP32
-FORWARD(bf16, swiglu_forward_bf16)
-BACKWARD(bf16, swiglu_backward_bf16)
-#endif
-#ifndef ONLY_BF16
-FORWARD(float, swiglu_forward_fp32)
-BACKWARD(float, swiglu_backward_fp32)
-#endif
+}

@@ -2,6 +2,7 @@
 //! same bits on every run. `cargo test gpu -- --ignored` runs them on a machine with a GPU.
 
 use super::distance;
+use lossfloor::bridge::aten::set_deterministic;
 use lossfloor::ops::Backend;
 use lossfloor::ops::attention::{AttentionOptions, Difference, attention, differential_attention};
 use lossfloor::ops::causal_conv1d::{Activation, causal_conv1d};
@@ -9,7 +10,7 @@ use lossfloor::ops::embedding::embedding;
 use lossfloor::ops::gate::gate;
 use lossfloor::ops::linear::{Weight, linear};
 use lossfloor::ops::mamba::{InnerWeights, inner};
-use lossfloor::ops::norm::{NormScales, add_rms_norm};
+use lossfloor::ops::norm::{NormScales, NormWeights, add_norm};
 use lossfloor::ops::readout::mean_loss;
 use lossfloor::ops::rope::{Heads, split_heads};
 use lossfloor::ops::selective_scan::{ScanInputs, selective_scan};
@@ -54,7 +55,7 @@ fn fp32(leaves: &[Tensor]) -> Vec<Tensor> {
 }
 
 /// Outputs and gradients of the kernels in the leaves' dtypes against plain code in fp32 on the same values; and twice the
-/// same bits.
+/// same bits. In deterministic mode LibTorch fills new tensors with NaN, which shows what a kernel leaves unwritten.
 fn agree(what: &str, leaves: Vec<Tensor>, limit: f64, run: impl Fn(&[Tensor], Backend) -> Tensor) {
     let size = tch::no_grad(|| run(&leaves, Backend::Fused)).size();
     let dy = normal(&size);
@@ -66,6 +67,7 @@ fn agree(what: &str, leaves: Vec<Tensor>, limit: f64, run: impl Fn(&[Tensor], Ba
         all.insert(0, y);
         all
     };
+    set_deterministic(true);
     let ours = gradients(&leaves, Backend::Fused);
     let again = gradients(&leaves, Backend::Fused);
     let reference = gradients(&fp32(&leaves), Backend::Reference);
@@ -88,14 +90,20 @@ fn each(sizes: &[(i64, i64, i64)], test: impl Fn(Kind, f64, (i64, i64, i64))) {
 const SIZES: [(i64, i64, i64); 7] =
     [(1, 1, 24), (2, 63, 40), (1, 64, 96), (2, 100, 976), (1, 1000, 130), (3, 257, 1952), (1, 4096, 64)];
 
+/// Channels in front of those that a kernel is given: none, so many that rows lie apart, and an odd number.
+const SKIPPED: [i64; 3] = [0, 8, 3];
+
 #[test]
 #[ignore = "needs CUDA"]
 fn gpu_convolution() {
     each(&SIZES, |kind, limit, (b, t, d)| {
-        let leaves = vec![leaf(&[b, t, d], kind, 1.0), leaf(&[d, 4], Kind::Float, 0.5), leaf(&[d], Kind::Float, 0.5)];
-        agree(&format!("convolution {b} {t} {d} {kind:?}"), leaves, limit, |l, backend| {
-            causal_conv1d(&l[0], &l[1], &l[2], Activation::Silu, backend)
-        });
+        for skipped in SKIPPED {
+            let x = leaf(&[b, t, skipped + d], kind, 1.0);
+            let leaves = vec![x, leaf(&[d, 4], Kind::Float, 0.5), leaf(&[d], Kind::Float, 0.5)];
+            agree(&format!("convolution {b} {t} {d} {kind:?} from {skipped}"), leaves, limit, |l, backend| {
+                causal_conv1d(&l[0].narrow(2, skipped, d), &l[1], &l[2], Activation::Silu, backend)
+            });
+        }
     });
 }
 
@@ -134,11 +142,15 @@ fn gpu_selective_scan() {
 fn gpu_norm_swiglu_and_gate() {
     each(&[(1, 1, 12), (2, 63, 22), (1, 100, 976), (2, 130, 1488), (1, 64, 1984)], |kind, limit, (b, t, w)| {
         let scales = NormScales { branch: 0.25, output: 0.5 };
-        let leaves = [leaf(&[b, t, w], Kind::Float, 1.0), leaf(&[b, t, w], kind, 1.0), leaf(&[w], Kind::Float, 1.0)];
-        for part in [0, 1] {
-            let leaves: Vec<Tensor> = leaves.iter().map(|t| t.detach().set_requires_grad(true)).collect();
-            agree(&format!("norm {b} {t} {w} {kind:?}, output {part}"), leaves, limit, |l, backend| {
-                let (x, n) = add_rms_norm(&l[0], Some(&l[1]), &l[2], scales, l[1].kind(), backend);
+        let vector = || leaf(&[w], Kind::Float, 1.0);
+        let leaves = [leaf(&[b, t, w], Kind::Float, 1.0), leaf(&[b, t, w], kind, 1.0), vector(), vector()];
+        for (part, centered) in [(0, false), (1, false), (0, true), (1, true)] {
+            let given = leaves.iter().take(if centered { 4 } else { 3 });
+            let leaves: Vec<Tensor> = given.map(|t| t.detach().set_requires_grad(true)).collect();
+            let what = format!("norm {b} {t} {w} {kind:?}, centered {centered}, output {part}");
+            agree(&what, leaves, limit, |l, backend| {
+                let weights = NormWeights { gain: &l[2], bias: l.get(3) };
+                let (x, n) = add_norm(&l[0], Some(&l[1]), weights, scales, l[1].kind(), backend);
                 // Both outputs count, one of them more.
                 if part == 0 { x + n.to_kind(Kind::Float) * 0.1 } else { n.to_kind(Kind::Float) + x * 0.1 }
             });
@@ -153,8 +165,12 @@ fn gpu_norm_swiglu_and_gate() {
             let (y, up) = swiglu(&l[0], &weight(&l[1]), &weight(&l[2]), true, backend);
             Tensor::cat(&[y, up.expect("it is wanted")], -1)
         });
-        let leaves = vec![leaf(&[b, t, w], kind, 1.0), leaf(&[b, t, w], kind, 1.0)];
-        agree(&format!("gate {b} {t} {w} {kind:?}"), leaves, limit, |l, backend| gate(&l[0], &l[1], backend));
+        for skipped in SKIPPED {
+            let leaves = vec![leaf(&[b, t, skipped + w], kind, 1.0), leaf(&[b, t, w + skipped], kind, 1.0)];
+            agree(&format!("gate {b} {t} {w} {kind:?} from {skipped}"), leaves, limit, |l, backend| {
+                gate(&l[0].narrow(2, skipped, w), &l[1].narrow(2, 0, w), backend)
+            });
+        }
     });
 }
 
@@ -180,7 +196,6 @@ fn gpu_projections_heads_and_attention() {
                 continue;
             }
             let options = AttentionOptions { scale: 1.0 / (e as f64).sqrt(), window };
-            lossfloor::bridge::aten::set_deterministic(true);
             agree(&format!("attention {b} {t} {e} {kind:?} {window:?}"), qkv(), limit, |l, backend| {
                 attention(&l[0], &l[1], &l[2], options, backend)
             });
@@ -190,7 +205,6 @@ fn gpu_projections_heads_and_attention() {
                 let difference = Difference { lambda: &lambda, gain: &gain, scale: 0.8 };
                 differential_attention(&l[0], &l[1], &l[2], difference, options, backend)
             });
-            lossfloor::bridge::aten::set_deterministic(false);
         }
     });
 }
