@@ -1,17 +1,18 @@
 //! silu(z) ⊙ m, the gate of gated memory units and of Mamba layers that publish their memory.
 
-use super::Backend;
-use super::cuda::{Sources, arguments, ceil, even, kernel_sources, row_stride, rows_and_width, run, serves};
+use super::cuda::{Sources, arguments, ceil, dense, even, kernel_sources, row_stride, rows_and_width, run};
+use super::{Backend, cpu, fused};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
-use tch::Tensor;
+use crate::bridge::tensor::{values, values_mut};
+use tch::{Device, Tensor};
 
 const SOURCES: Sources = kernel_sources!("gate");
 
 /// [.., d] twice to [.., d].
 pub fn gate(z: &Tensor, memory: &Tensor, backend: Backend) -> Tensor {
-    if serves(backend, z) && z.kind() == memory.kind() {
-        return apply(GateOnCuda, &[Some(z), Some(memory)]).pop().expect("one output");
+    if fused(backend, z) && z.kind() == memory.kind() {
+        return apply(Gate, &[Some(z), Some(memory)]).pop().expect("one output");
     }
     z.silu() * memory
 }
@@ -50,10 +51,16 @@ pub(super) fn gate_backward(dy: &Tensor, z: &Tensor, memory: &Tensor, dz: &Tenso
     run(SOURCES.of(z.kind()), "gate_backward", z.device(), shape(rows, width), &arguments);
 }
 
-struct GateOnCuda;
+struct Gate;
 
-impl CustomFunction for GateOnCuda {
+impl CustomFunction for Gate {
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
+        if inputs[0].device() == Device::Cpu {
+            let (z, memory) = (dense(&inputs[0]), dense(&inputs[1]));
+            let mut y = z.empty_like();
+            cpu::gate_forward(values(&z), values(&memory), values_mut(&mut y));
+            return Forward { outputs: vec![y], saved: vec![z, memory], constant_outputs: 0 };
+        }
         let (z, memory) = (even(&inputs[0]), even(&inputs[1]));
         Forward { outputs: vec![gate_forward(&z, &memory)], saved: vec![z, memory], constant_outputs: 0 }
     }
@@ -61,7 +68,13 @@ impl CustomFunction for GateOnCuda {
     fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
         let Some(dy) = &grads[0] else { return vec![None, None] };
         let empty = || Tensor::empty(dy.size(), (dy.kind(), dy.device()));
-        let (dz, dmemory) = (empty(), empty());
+        let (mut dz, mut dmemory) = (empty(), empty());
+        if dy.device() == Device::Cpu {
+            let [z, memory] = saved else { unreachable!("two saved tensors") };
+            let gradients = (values_mut(&mut dz), values_mut(&mut dmemory));
+            cpu::gate_backward(values(&dense(dy)), values(z), values(memory), gradients.0, gradients.1);
+            return vec![Some(dz), Some(dmemory)];
+        }
         gate_backward(&even(dy), &saved[0], &saved[1], &dz, &dmemory);
         vec![Some(dz), Some(dmemory)]
     }

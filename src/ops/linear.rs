@@ -1,8 +1,8 @@
-//! y = x Wᵀ. On a GPU the product reads a copy of W in the dtype of x, made once per step, and the gradient of W is added
-//! in fp32 to where the optimiser reads it, without a tensor of its own.
+//! y = x Wᵀ. The fused product reads a copy of W in the dtype of x, made once per step, and adds the gradient of W in fp32
+//! to where the optimiser reads it, without a tensor of its own.
 
-use super::Backend;
-use super::cuda::{dense, rows_and_width, serves};
+use super::cuda::{dense, rows_and_width};
+use super::{Backend, fused};
 use crate::bridge::aten::addmm_fp32;
 pub use crate::bridge::aten::set_grad;
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
@@ -99,21 +99,21 @@ pub(super) fn add_product(sum: &Tensor, dy: &Tensor, x: &Tensor) {
 
 /// [.., in] → [.., out], the outputs of a weight's matrices side by side.
 pub fn linear(x: &Tensor, weight: &Weight, backend: Backend) -> Tensor {
-    if !serves(backend, x) {
+    if !fused(backend, x) {
         let all: Vec<Tensor> = weight.masters.iter().map(|w| x.linear(&w.to_kind(x.kind()), None::<&Tensor>)).collect();
         return if all.len() == 1 { all.into_iter().next().expect("one") } else { Tensor::cat(&all, -1) };
     }
-    let function = LinearOnCuda { value: weight.value(x.kind()), sink: weight.sink() };
+    let function = Linear { value: weight.value(x.kind()), sink: weight.sink() };
     let inputs: Vec<Option<&Tensor>> = std::iter::once(x).chain(&weight.masters).map(Some).collect();
     apply(function, &inputs).pop().expect("one output")
 }
 
-struct LinearOnCuda {
+struct Linear {
     value: Tensor,
     sink: GradientSink,
 }
 
-impl CustomFunction for LinearOnCuda {
+impl CustomFunction for Linear {
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let x = &inputs[0];
         Forward {

@@ -16,8 +16,11 @@ pub mod rope;
 pub mod selective_scan;
 pub mod swiglu;
 
+mod cpu;
 mod cuda;
 mod lanes;
+
+use tch::{Device, Kind, Tensor};
 
 /// Which implementation of an op runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,5 +39,13 @@ impl Backend {
             Self::Reference => "reference",
             Self::Fused => "fused",
         }
+    }
+}
+
+/// Whether kernels of this crate serve a tensor: asked for, in fp32 or, on a GPU, in bf16.
+fn fused(backend: Backend, x: &Tensor) -> bool {
+    match x.device() {
+        Device::Cpu => backend == Backend::Fused && x.kind() == Kind::Float,
+        _ => cuda::serves(backend, x),
     }
 }

@@ -1,11 +1,12 @@
-//! A step of the residual stream: x' = x + r·h, then n = norm(x')·s in the activation dtype. On a GPU one kernel reads x
-//! and h once and writes both results.
+//! A step of the residual stream: x' = x + r·h, then n = norm(x')·s in the activation dtype. One kernel reads x and h
+//! once and writes both results.
 
-use super::Backend;
-use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run, serves, sum_rows};
+use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run, sum_rows};
+use super::{Backend, cpu, fused};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
-use tch::{Kind, Tensor};
+use crate::bridge::tensor::{values, values_mut};
+use tch::{Device, Kind, Tensor};
 
 const SOURCES: Sources = kernel_sources!("norm");
 
@@ -49,8 +50,15 @@ pub fn add_norm(
     kind: Kind,
     backend: Backend,
 ) -> (Tensor, Tensor) {
-    if serves(backend, x) && x.size().last().is_some_and(|&width| width <= WIDEST) {
-        let mut outputs = apply(AddNormOnCuda { scales, kind }, &[Some(x), branch, Some(weights.gain), weights.bias]);
+    let inputs = [Some(x), branch, Some(weights.gain), weights.bias];
+    let outputs = match x.device() {
+        Device::Cpu if fused(backend, x) && kind == Kind::Float => Some(apply(AddNormOnCpu { scales }, &inputs)),
+        Device::Cuda(_) if fused(backend, x) && x.size().last().is_some_and(|&width| width <= WIDEST) => {
+            Some(apply(AddNormOnCuda { scales, kind }, &inputs))
+        }
+        _ => None,
+    };
+    if let Some(mut outputs) = outputs {
         let n = outputs.pop().expect("two outputs");
         return (if branch.is_some() { outputs.pop().expect("two outputs") } else { x.shallow_clone() }, n);
     }
@@ -140,11 +148,7 @@ impl CustomFunction for AddNormOnCuda {
         let [sum, rstd, gain, mean] = saved else { unreachable!("four saved tensors") };
         let with_branch = grads.len() == 2;
         let (dsum, dn) = if with_branch { (grads[0].as_ref(), &grads[1]) } else { (None, &grads[0]) };
-        let Some(dn) = dn else {
-            let dx = dsum.map(Tensor::shallow_clone);
-            let dbranch = dx.as_ref().map(|dx| dx.to_kind(self.kind) * self.scales.branch);
-            return vec![dx, dbranch, None, None];
-        };
+        let Some(dn) = dn else { return unnormed(dsum, with_branch, self.scales, self.kind) };
         let (dn, dsum) = (dense(dn), dsum.map(dense));
         let (rows, width) = rows_and_width(sum);
         let dx = sum.empty_like();
@@ -179,4 +183,66 @@ impl CustomFunction for AddNormOnCuda {
         sum_rows(SOURCES.of(self.kind), &parts, &dgain, dbias.as_ref(), width);
         vec![Some(dx), dbranch, Some(dgain), dbias]
     }
+}
+
+struct AddNormOnCpu {
+    scales: NormScales,
+}
+
+impl AddNormOnCpu {
+    fn settings<'a>(&self, gain: &'a Tensor, bias: &'a Tensor) -> cpu::NormSettings<'a> {
+        cpu::NormSettings {
+            gain: values(gain),
+            bias: bias.defined().then(|| values(bias)),
+            branch_scale: self.scales.branch as f32,
+            out_scale: self.scales.output as f32,
+            epsilon: NORM_EPS as f32,
+        }
+    }
+}
+
+impl CustomFunction for AddNormOnCpu {
+    fn forward(&mut self, inputs: &[Tensor]) -> Forward {
+        let [x, branch, gain, bias] = inputs else { unreachable!("four inputs") };
+        let x = dense(x);
+        let (rows, _) = rows_and_width(&x);
+        let (mut n, mut statistics) = (x.empty_like(), Tensor::empty([rows, 2], (Kind::Float, Device::Cpu)));
+        let settings = self.settings(gain, bias);
+        let mut sum = if branch.defined() { x.empty_like() } else { x.shallow_clone() };
+        {
+            let branch = branch.defined().then(|| dense(branch));
+            let added = branch.as_ref().map(|branch| (values(branch), values_mut(&mut sum)));
+            cpu::norm_forward(values(&x), added, settings, values_mut(&mut n), values_mut(&mut statistics));
+        }
+        let saved = vec![sum.shallow_clone(), statistics, gain.shallow_clone(), bias.shallow_clone()];
+        // As on a GPU: without a branch the stream is no output.
+        let outputs = if branch.defined() { vec![sum, n] } else { vec![n] };
+        Forward { outputs, saved, constant_outputs: 0 }
+    }
+
+    fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
+        let [sum, statistics, gain, bias] = saved else { unreachable!("four saved tensors") };
+        let with_branch = grads.len() == 2;
+        let (dsum, dn) = if with_branch { (grads[0].as_ref(), &grads[1]) } else { (None, &grads[0]) };
+        let Some(dn) = dn else { return unnormed(dsum, with_branch, self.scales, Kind::Float) };
+        let (dn, dsum) = (dense(dn), dsum.map(dense));
+        let (mut dx, mut dgain) = (sum.empty_like(), gain.empty_like());
+        let mut dbranch = with_branch.then(|| sum.empty_like());
+        let mut dbias = bias.defined().then(|| bias.empty_like());
+        let out = cpu::NormGradients {
+            x: values_mut(&mut dx),
+            branch: dbranch.as_mut().map(values_mut),
+            gain: values_mut(&mut dgain),
+            bias: dbias.as_mut().map(values_mut),
+        };
+        let settings = self.settings(gain, bias);
+        cpu::norm_backward(values(&dn), dsum.as_ref().map(values), values(sum), values(statistics), settings, out);
+        vec![Some(dx), dbranch, Some(dgain), dbias]
+    }
+}
+
+/// Gradients where nothing arrives at the norm, only at the stream.
+fn unnormed(dsum: Option<&Tensor>, with_branch: bool, scales: NormScales, kind: Kind) -> Vec<Option<Tensor>> {
+    let dbranch = dsum.filter(|_| with_branch).map(|dx| dx.to_kind(kind) * scales.branch);
+    vec![dsum.map(Tensor::shallow_clone), dbranch, None, None]
 }

@@ -1,21 +1,22 @@
-//! The readout and its cross-entropy. On a GPU tokens are taken in parts, so that their logits need little memory, and
-//! each part's gradient is computed at once, in the place of its logits.
+//! The readout and its cross-entropy. Fused, tokens are taken in parts, so that their logits need little memory, and each
+//! part's gradient is computed at once, in the place of its logits.
 
-use super::Backend;
-use super::cuda::{Sources, arguments, dense, kernel_sources, rows_and_width, run, serves};
+use super::cuda::{Sources, arguments, dense, kernel_sources, rows_and_width, run};
 use super::linear::{GradientSink, Weight, add_product, linear};
+use super::{Backend, cpu, fused};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
-use tch::{Kind, Reduction, Tensor};
+use crate::bridge::tensor::values_mut;
+use tch::{Device, Kind, Reduction, Tensor};
 
 const SOURCES: Sources = kernel_sources!("cross_entropy");
 
-/// Logits of one part at most, values.
-const PART_VALUES: i64 = 1 << 28;
+/// Logits of one part at most, values: of a GPU, whose kernels want long ones, and of a CPU, whose cache should hold one.
+const PART_VALUES: [i64; 2] = [1 << 28, 1 << 18];
 
 /// Cross-entropy of every position, nats, [b, t], from normed hidden states [b, t, w].
 pub fn token_losses(hidden: &Tensor, readout: &Weight, targets_bt: &Tensor, backend: Backend) -> Tensor {
-    if !serves(backend, hidden) {
+    if !fused(backend, hidden) {
         let logits = linear(hidden, readout, backend).to_kind(Kind::Float);
         let vocab = *logits.size().last().expect("logits are [b, t, v]");
         return logits
@@ -37,13 +38,13 @@ pub fn token_losses(hidden: &Tensor, readout: &Weight, targets_bt: &Tensor, back
 
 /// Mean cross-entropy, nats per token, times `share`: the part of a batch's loss that these tokens stand for.
 ///
-/// On a GPU the gradient is computed in the forward pass, for a gradient of one at the result: backward passes must start
+/// Fused, the gradient is computed in the forward pass, for a gradient of one at the result: backward passes must start
 /// here.
 pub fn mean_loss(hidden: &Tensor, readout: &Weight, targets_bt: &Tensor, share: f64, backend: Backend) -> Tensor {
-    if !serves(backend, hidden) {
+    if !fused(backend, hidden) {
         return token_losses(hidden, readout, targets_bt, backend).mean(Kind::Float) * share;
     }
-    let function = MeanLossOnCuda { value: readout.value(hidden.kind()), sink: readout.sink(), share };
+    let function = MeanLoss { value: readout.value(hidden.kind()), sink: readout.sink(), share };
     apply(function, &[Some(hidden), Some(targets_bt), Some(readout.master())]).pop().expect("one output")
 }
 
@@ -55,13 +56,22 @@ fn flat(hidden: &Tensor, targets_bt: &Tensor) -> (Tensor, Tensor) {
 /// Positions in parts: first and number.
 fn parts(targets: &Tensor, value: &Tensor) -> impl Iterator<Item = (i64, i64)> {
     let (rows, vocab) = (targets.size()[0], value.size()[0]);
-    let step = (PART_VALUES / vocab / 128 * 128).max(128);
+    let [on_gpu, on_cpu] = PART_VALUES;
+    let most = if targets.device() == Device::Cpu { on_cpu } else { on_gpu };
+    let step = (most / vocab / 128 * 128).max(128);
     (0..rows).step_by(step as usize).map(move |from| (from, step.min(rows - from)))
 }
 
 /// Losses of logits [n, v]; with a scale the logits become their gradient times it.
 fn cross_entropy(logits: &Tensor, targets: &Tensor, losses: &Tensor, gradient_scale: Option<f64>) {
     let (rows, vocab) = rows_and_width(logits);
+    if logits.device() == Device::Cpu {
+        let (mut logits, mut losses) = (logits.shallow_clone(), losses.shallow_clone());
+        let targets = Vec::<i64>::try_from(targets).expect("targets are a row of ids");
+        let scale = gradient_scale.map(|scale| scale as f32);
+        cpu::cross_entropy(values_mut(&mut logits), &targets, values_mut(&mut losses), vocab as usize, scale);
+        return;
+    }
     let threads = if vocab <= 32768 && logits.kind() == Kind::BFloat16 { 512 } else { 1024 };
     let arguments = arguments![
         logits,
@@ -75,13 +85,13 @@ fn cross_entropy(logits: &Tensor, targets: &Tensor, losses: &Tensor, gradient_sc
     run(SOURCES.of(logits.kind()), "cross_entropy", logits.device(), Shape::line(rows, threads), &arguments);
 }
 
-struct MeanLossOnCuda {
+struct MeanLoss {
     value: Tensor,
     sink: GradientSink,
     share: f64,
 }
 
-impl CustomFunction for MeanLossOnCuda {
+impl CustomFunction for MeanLoss {
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let (hidden, targets) = flat(&inputs[0], &inputs[1]);
         let rows = targets.size()[0];
