@@ -55,4 +55,10 @@ int lf_flash_attention(lf_tensor q, lf_tensor k, lf_tensor v, double scale, int6
                        lf_error error);
 int lf_cudnn_attention(lf_tensor q, lf_tensor k, lf_tensor v, double scale, lf_tensor* out, lf_error error);
 
+// Calls `mark` with its name when an operation or a node of the backward pass begins, and with null when it ends, in the
+// thread that runs it. One listener at a time.
+typedef void (*lf_mark)(const char* name);
+int lf_profile_start(lf_mark mark, lf_error error);
+int lf_profile_stop(lf_error error);
+
 }  // extern "C"

@@ -1,6 +1,6 @@
 //! Differentiable functions written in Rust: [`CustomFunction`] and [`apply`].
 
-use super::sys;
+use super::{profile, sys};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::Tensor;
@@ -17,6 +17,8 @@ pub struct Forward {
 
 /// A function with its own gradient. Both directions run without gradient recording.
 pub trait CustomFunction: Send + 'static {
+    /// What profiles call it.
+    const NAME: &'static str;
     /// Computes the outputs; an absent optional input comes as an undefined tensor.
     fn forward(&mut self, inputs: &[Tensor]) -> Forward;
     /// One gradient (or `None`) per input. `grads` has `None` where an output was not used.
@@ -84,7 +86,10 @@ unsafe extern "C" fn forward<F: CustomFunction>(
         // SAFETY: C++ lends its inputs for the call.
         let inputs = unsafe { lent_all(inputs, n_inputs) };
         let inputs: Vec<Tensor> = inputs.into_iter().map(|t| t.unwrap_or_else(Tensor::new)).collect();
-        let result = tch::no_grad(|| function.forward(&inputs));
+        let result = {
+            let _scope = profile::operation(F::NAME);
+            tch::no_grad(|| function.forward(&inputs))
+        };
         for tensor in &result.outputs {
             // SAFETY: `outputs` is alive for the call.
             unsafe { push(outputs, Some(tensor)) };
@@ -112,7 +117,10 @@ unsafe extern "C" fn backward<F: CustomFunction>(
         // SAFETY: C++ lends these for the call.
         let (saved, grads) = unsafe { (lent_all(saved, n_saved), lent_all(grads, n_grads)) };
         let saved: Vec<Tensor> = saved.into_iter().map(|t| t.unwrap_or_else(Tensor::new)).collect();
-        let gradients = tch::no_grad(|| function.backward(&saved, &grads));
+        let gradients = {
+            let _scope = profile::operation(F::NAME);
+            tch::no_grad(|| function.backward(&saved, &grads))
+        };
         for gradient in &gradients {
             // SAFETY: `grad_inputs` is alive for the call.
             unsafe { push(grad_inputs, gradient.as_ref()) };

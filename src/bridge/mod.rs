@@ -5,6 +5,7 @@
 pub mod aten;
 pub mod autograd;
 pub mod nvrtc;
+pub mod profile;
 pub mod tensor;
 
 mod cuda;

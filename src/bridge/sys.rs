@@ -65,6 +65,8 @@ unsafe extern "C" {
         out: *mut TensorPtr,
         error: ErrorPtr,
     ) -> c_int;
+    pub(super) fn lf_profile_start(mark: unsafe extern "C" fn(*const c_char), error: ErrorPtr) -> c_int;
+    pub(super) fn lf_profile_stop(error: ErrorPtr) -> c_int;
 }
 
 /// Owns the text of an error that may come.

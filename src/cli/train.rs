@@ -2,17 +2,22 @@
 
 use super::device::{DeviceArg, check_kernels, pick};
 use super::{ExitStatus, exit, output, runtime, usage};
+use crate::arch::MixerSpec;
 use crate::arch::cost::FlopsPerToken;
 use crate::bridge::aten::set_deterministic;
 use crate::config::{BackendChoice, ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, load};
 use crate::files::write_atomic;
 use crate::nn::Precision;
 use crate::ops::Backend;
+use crate::ops::attention::AttentionShape;
+use crate::plot::{FlameChart, FlamePart};
 use crate::record::{RunRecord, RunStatus, StepMetrics};
 use crate::train::folder::RunFolder;
-use crate::train::{Compute, Outcome, TrainError, Trainer, device_name};
+use crate::train::profile::PhaseTime;
+use crate::train::{self, Compute, Outcome, TrainError, Trainer, device_name};
 use crate::units;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +35,10 @@ pub struct TrainArgs {
     /// Folder of run folders
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
-    /// Print the run's record as JSON
+    /// Instead of training, time the operations of so many steps; writes profile.json, .svg and .png to the run's folder
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    profile: Option<u64>,
+    /// Print the run's record, or the profile, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -66,7 +74,8 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
         }
     }
     let folder = RunFolder::lock(&args.runs.join(run.id().0)).map_err(train_error)?;
-    if let Some(record) = folder.record().map_err(train_error)?
+    if args.profile.is_none()
+        && let Some(record) = folder.record().map_err(train_error)?
         && matches!(record.status, RunStatus::Completed | RunStatus::Diverged)
     {
         output::note(&format!("run {} has ended: {}", record.run_id, record.status.name()));
@@ -86,8 +95,11 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
     check_kernels(device, backend, "set exec.backend: reference for plain tensor code, many times slower")?;
     set_deterministic(run.exec.deterministic);
     let compute = Compute { device, precision, backend };
+    if let Some(steps) = args.profile {
+        return profile(&run, compute, steps, &folder, args.json);
+    }
     write_atomic(&folder.file("config.yaml"), load::to_yaml(&run.written()).as_bytes())?;
-    write_atomic(&folder.file("env.json"), serde_json::to_string_pretty(&environment(&compute))?.as_bytes())?;
+    write_atomic(&folder.file("env.json"), serde_json::to_string_pretty(&environment(&run, &compute))?.as_bytes())?;
 
     let stop = stop_flag()?;
     let trainer = Trainer::new(&run, compute, &folder).map_err(train_error)?;
@@ -103,6 +115,73 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
     }
 }
 
+/// Times a few steps and writes what was seen.
+fn profile(
+    run: &RunConfig,
+    compute: Compute,
+    steps: u64,
+    folder: &RunFolder,
+    json: bool,
+) -> anyhow::Result<ExitStatus> {
+    let profile = train::profile::profile(run, compute, steps).map_err(train_error)?;
+    let device = device_name(compute.device);
+    let how = format!(
+        "{device}, {}, {}: means of {steps} steps of {} tokens; {} as trained, {} while profiled",
+        compute.precision.name(),
+        compute.backend.name(),
+        units::grouped(run.batch_tokens()),
+        milliseconds(profile.trained_s),
+        milliseconds(profile.profiled_s),
+    );
+    let part = |name: &str, seconds: f64, parts: Vec<FlamePart>| FlamePart { name: name.to_owned(), seconds, parts };
+    let operations =
+        |phase: &PhaseTime| phase.operations.iter().map(|o| part(&o.name, o.seconds, Vec::new())).collect();
+    let phases = profile.phases.iter().map(|phase| part(&phase.name, phase.seconds, operations(phase))).collect();
+    let whole = part("step", profile.profiled_s, phases);
+    let chart = FlameChart { title: format!("Where a step of {} goes", run.label), note: how.clone(), whole };
+    let document = serde_json::json!({
+        "run_id": run.id().0,
+        "label": run.label,
+        "device": device,
+        "precision": compute.precision.name(),
+        "backend": compute.backend.name(),
+        "libtorch": crate::bridge::libtorch_version(),
+        "profile": profile,
+    });
+    write_atomic(&folder.file("profile.json"), serde_json::to_string_pretty(&document)?.as_bytes())?;
+    write_atomic(&folder.file("profile.svg"), chart.svg()?.as_bytes())?;
+    write_atomic(&folder.file("profile.png"), &chart.png()?)?;
+    if json {
+        output::json(&document)?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut table = output::table(&["phase", "operation", "ms a step", "share", "calls"]);
+    let mut row = |phase: &str, operation: &str, seconds: f64, calls: String| {
+        let share = format!("{:.1} %", 100.0 * seconds / profile.profiled_s);
+        table.add_row([phase.to_owned(), operation.to_owned(), format!("{:.3}", seconds * 1e3), share, calls]);
+    };
+    for phase in &profile.phases {
+        row(&phase.name, "", phase.seconds, String::new());
+        let mut rest = phase.seconds;
+        for operation in phase.operations.iter().take(SHOWN_OPERATIONS) {
+            row("", &operation.name, operation.seconds, format!("{:.0}", operation.calls));
+            rest -= operation.seconds;
+        }
+        if phase.operations.len() > SHOWN_OPERATIONS || rest > 0.01 * profile.profiled_s {
+            row("", "others and between", rest, String::new());
+        }
+    }
+    output::print(&format!("{}\n{how}\n{table}\n{}", run.label, folder.file("profile.svg").display()))?;
+    Ok(ExitStatus::Done)
+}
+
+/// Operations of a phase that the table shows; the files have all.
+const SHOWN_OPERATIONS: usize = 12;
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.2} ms", seconds * 1e3)
+}
+
 /// Set by the first SIGINT or SIGTERM; a second one ends the process at once.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -113,12 +192,36 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn environment(compute: &Compute) -> serde_json::Value {
+/// The kernel of each kind of attention that a model has.
+fn attention_kernels(run: &RunConfig, compute: &Compute) -> BTreeMap<String, &'static str> {
+    let length = run.seq_len as i64;
+    let kernel = |window: Option<usize>| {
+        let shape = AttentionShape {
+            device: compute.device,
+            kind: compute.precision.kind(),
+            head_dim: run.model.shape.head_dim as i64,
+            queries: length,
+            keys: length,
+            window: window.map(|w| w as i64),
+        };
+        shape.kernel(compute.backend).name()
+    };
+    let windows = run.model.layers.iter().filter_map(|layer| match layer.mixer {
+        MixerSpec::Attention { window, .. } => Some(window),
+        MixerSpec::CrossAttention { .. } => Some(None),
+        MixerSpec::Mamba | MixerSpec::GatedMemoryUnit { .. } => None,
+    });
+    let named = |window: Option<usize>| window.map_or_else(|| "full".to_owned(), |w| format!("window {w}"));
+    windows.map(|window| (named(window), kernel(window))).collect()
+}
+
+fn environment(run: &RunConfig, compute: &Compute) -> serde_json::Value {
     serde_json::json!({
         "lossfloor": env!("CARGO_PKG_VERSION"),
         "libtorch": crate::bridge::libtorch_version(),
         "device": device_name(compute.device),
         "precision": compute.precision.name(),
+        "attention": attention_kernels(run, compute),
         "cpu_threads": tch::get_num_threads(),
         "host": std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim(),
         "command": std::env::args().collect::<Vec<_>>(),

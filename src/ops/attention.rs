@@ -9,7 +9,7 @@ use super::norm::{NormWeights, norm};
 use crate::bridge::aten::{CudaAttention, cuda_attention, is_deterministic};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 const SOURCES: Sources = kernel_sources!("differential");
 
@@ -30,35 +30,83 @@ pub fn attention(
     options: AttentionOptions,
     backend: Backend,
 ) -> Tensor {
-    let (queries, keys) = (q_bthe.size()[1], k_bske.size()[1]);
     let group = q_bthe.size()[2] / k_bske.size()[2];
-    let window = options.window.map(|w| w as i64).filter(|&w| w < keys);
-    if let Some(kernel) = cuda_kernel(q_bthe, k_bske, window, backend) {
-        return cuda_attention(kernel, q_bthe, k_bske, v_bske, options.scale).unwrap_or_else(|error| panic!("{error}"));
-    }
-    match (backend, window) {
-        (Backend::Reference, _) => attention_ref(q_bthe, k_bske, v_bske, options),
-        (Backend::Fused, _) if queries != keys => attention_ref(q_bthe, k_bske, v_bske, options),
-        (Backend::Fused, None) => {
+    let shape = AttentionShape {
+        device: q_bthe.device(),
+        kind: q_bthe.kind(),
+        head_dim: q_bthe.size()[3],
+        queries: q_bthe.size()[1],
+        keys: k_bske.size()[1],
+        window: options.window.map(|w| w as i64),
+    };
+    match shape.kernel(backend) {
+        AttentionKernel::Cuda(kernel) => {
+            cuda_attention(kernel, q_bthe, k_bske, v_bske, options.scale).unwrap_or_else(|error| panic!("{error}"))
+        }
+        AttentionKernel::Dense => attention_ref(q_bthe, k_bske, v_bske, options),
+        AttentionKernel::Whole => {
             let [q, k, v] = heads_first(q_bthe, k_bske, v_bske, group);
             sdpa(&q, &k, &v, None, options.scale).transpose(1, 2)
         }
-        (Backend::Fused, Some(window)) => {
+        AttentionKernel::Blocks { window } => {
             let [q, k, v] = heads_first(q_bthe, k_bske, v_bske, group);
             windowed(&q, &k, &v, window, options.scale).transpose(1, 2)
         }
     }
 }
 
-/// Which of LibTorch's CUDA kernels serves bf16 attention of a shape: always the same one for a shape. cuDNN's is the
-/// faster where it applies; its backward pass adds in no fixed order, so that deterministic runs take the other.
-fn cuda_kernel(q_bthe: &Tensor, k_bske: &Tensor, window: Option<i64>, backend: Backend) -> Option<CudaAttention> {
-    let (time, head_dim) = (q_bthe.size()[1], q_bthe.size()[3]);
-    let served = serves(backend, q_bthe) && q_bthe.kind() == Kind::BFloat16 && time == k_bske.size()[1];
-    match window {
-        _ if !served || head_dim % 8 != 0 || head_dim > 256 => None,
-        None if head_dim <= 128 && time >= CUDNN_TIME && !is_deterministic() => Some(CudaAttention::Cudnn),
-        window => Some(CudaAttention::Flash { window }),
+/// All that the choice of a kernel depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    pub device: Device,
+    pub kind: Kind,
+    pub head_dim: i64,
+    pub queries: i64,
+    pub keys: i64,
+    pub window: Option<i64>,
+}
+
+/// What computes an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionKernel {
+    /// One of LibTorch's for bf16 on CUDA.
+    Cuda(CudaAttention),
+    /// LibTorch's scaled_dot_product_attention over whole rows.
+    Whole,
+    /// The same over blocks of queries with the keys in their windows.
+    Blocks { window: i64 },
+    /// Every score and a dense mask.
+    Dense,
+}
+
+impl AttentionShape {
+    /// Always the same one for a shape. cuDNN's is the fastest where it applies; its backward pass adds in no fixed order,
+    /// so that deterministic runs take another.
+    pub fn kernel(self, backend: Backend) -> AttentionKernel {
+        let Self { device, kind, head_dim, queries, keys, window } = self;
+        let window = window.filter(|&w| w < keys);
+        if backend == Backend::Reference || queries != keys {
+            return AttentionKernel::Dense;
+        }
+        let on_cuda = matches!(device, Device::Cuda(_)) && kind == Kind::BFloat16;
+        if on_cuda && head_dim % 8 == 0 && head_dim <= 256 {
+            let cudnn = window.is_none() && head_dim <= 128 && queries >= CUDNN_TIME && !is_deterministic();
+            return AttentionKernel::Cuda(if cudnn { CudaAttention::Cudnn } else { CudaAttention::Flash { window } });
+        }
+        window.map_or(AttentionKernel::Whole, |window| AttentionKernel::Blocks { window })
+    }
+}
+
+impl AttentionKernel {
+    /// The word in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cuda(CudaAttention::Cudnn) => "cudnn",
+            Self::Cuda(CudaAttention::Flash { .. }) => "flash",
+            Self::Whole => "sdpa",
+            Self::Blocks { .. } => "sdpa in blocks",
+            Self::Dense => "dense",
+        }
     }
 }
 
@@ -160,6 +208,8 @@ impl MapSizes {
 }
 
 impl CustomFunction for DifferenceOnCuda {
+    const NAME: &'static str = "differential combine";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let [maps, lambda, gain] = inputs else { unreachable!("three inputs") };
         let maps = maps.contiguous();

@@ -73,6 +73,8 @@ struct ConvOnCpu {
 }
 
 impl CustomFunction for ConvOnCpu {
+    const NAME: &'static str = "causal conv1d";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let conv = Conv::new(inputs, self.activation);
         let mut y = Tensor::empty(inputs[0].size(), (Kind::Float, Device::Cpu));
@@ -160,6 +162,8 @@ pub(super) fn backward_on_cuda(
 struct ConvOnCuda;
 
 impl CustomFunction for ConvOnCuda {
+    const NAME: &'static str = "causal conv1d";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let (w, bias) = (dense_fp32(&inputs[1]), dense_fp32(&inputs[2]));
         let x = even(&inputs[0]);

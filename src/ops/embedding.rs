@@ -26,6 +26,8 @@ struct EmbeddingOnCuda {
 }
 
 impl CustomFunction for EmbeddingOnCuda {
+    const NAME: &'static str = "embedding";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let [table, ids] = inputs else { unreachable!("two inputs") };
         let rows = Tensor::embedding(table, ids, -1, false, false);

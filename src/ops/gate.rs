@@ -54,6 +54,8 @@ pub(super) fn gate_backward(dy: &Tensor, z: &Tensor, memory: &Tensor, dz: &Tenso
 struct Gate;
 
 impl CustomFunction for Gate {
+    const NAME: &'static str = "gate";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         if inputs[0].device() == Device::Cpu {
             let (z, memory) = (dense(&inputs[0]), dense(&inputs[1]));

@@ -114,6 +114,8 @@ struct Linear {
 }
 
 impl CustomFunction for Linear {
+    const NAME: &'static str = "linear";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let x = &inputs[0];
         Forward {

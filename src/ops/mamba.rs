@@ -166,6 +166,8 @@ struct Saved {
 }
 
 impl CustomFunction for InnerOnCuda {
+    const NAME: &'static str = "mamba conv, projections and scan";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let [xz, conv_weight, conv_bias, _, _, dt_bias, a_log, skip] = inputs else { unreachable!("eight inputs") };
         let xz = xz.contiguous();

@@ -106,6 +106,8 @@ struct AddNormOnCuda {
 }
 
 impl CustomFunction for AddNormOnCuda {
+    const NAME: &'static str = "residual add and norm";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let [x, branch, gain, bias] = inputs else { unreachable!("four inputs") };
         let x = dense(x);
@@ -202,6 +204,8 @@ impl AddNormOnCpu {
 }
 
 impl CustomFunction for AddNormOnCpu {
+    const NAME: &'static str = "residual add and norm";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let [x, branch, gain, bias] = inputs else { unreachable!("four inputs") };
         let x = dense(x);

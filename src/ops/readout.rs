@@ -92,6 +92,8 @@ struct MeanLoss {
 }
 
 impl CustomFunction for MeanLoss {
+    const NAME: &'static str = "readout and cross-entropy";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let (hidden, targets) = flat(&inputs[0], &inputs[1]);
         let rows = targets.size()[0];

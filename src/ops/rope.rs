@@ -69,6 +69,8 @@ impl SplitOnCuda {
 }
 
 impl CustomFunction for SplitOnCuda {
+    const NAME: &'static str = "split heads and rotate";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let [packed, cos, sin] = inputs else { unreachable!("three inputs") };
         let packed = &even(packed);

@@ -38,6 +38,8 @@ struct SwiGlu {
 }
 
 impl CustomFunction for SwiGlu {
+    const NAME: &'static str = "swiglu";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let x = &inputs[0];
         let (kind, device) = (x.kind(), x.device());

@@ -9,7 +9,7 @@ use super::{Figure, PlotError, SIZE, Series};
 use crate::analysis::display;
 
 /// Okabe and Ito's palette without yellow, which is too faint on white.
-const COLOURS: [RGBColor; 7] = [
+pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -18,14 +18,14 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(0, 0, 0),
 ];
-const INK: RGBColor = RGBColor(30, 30, 30);
+pub(super) const INK: RGBColor = RGBColor(30, 30, 30);
 const GRID: RGBColor = RGBColor(225, 225, 225);
-const FADED: RGBColor = RGBColor(90, 90, 90);
-const NOTE_EM: f64 = 14.0;
-const TITLE_EM: f64 = 22.0;
+pub(super) const FADED: RGBColor = RGBColor(90, 90, 90);
+pub(super) const NOTE_EM: f64 = 14.0;
+pub(super) const TITLE_EM: f64 = 22.0;
 const LABEL_EM: f64 = 17.0;
 const TICK_EM: f64 = 16.0;
-const MARGIN: f64 = 24.0;
+pub(super) const MARGIN: f64 = 24.0;
 const RIGHT: f64 = SIZE.0 as f64 - MARGIN;
 const BOTTOM: f64 = SIZE.1 as f64 - MARGIN;
 

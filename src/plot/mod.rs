@@ -1,16 +1,20 @@
-//! Scaling figures: measured losses, fitted laws and the true floor on logarithmic axes, as SVG and PNG.
+//! Figures as SVG and PNG. Scaling figures show measured losses, fitted laws and the true floor on logarithmic axes; flame
+//! charts show where the time of a step goes.
 //!
 //! A legend never shows a fitted C without its standard error.
 
 mod axis;
 mod canvas;
 mod draw;
+mod flame;
+mod page;
 
-use plotters::backend::{BitMapBackend, SVGBackend};
 use plotters::prelude::DrawingBackend;
 
 use crate::analysis::{Estimate, Fit, Law};
-use canvas::{Canvas, SCALE};
+use canvas::Canvas;
+
+pub use flame::{FlameChart, FlamePart};
 
 /// Size of a figure, pixels.
 pub const SIZE: (u32, u32) = (1200, 800);
@@ -106,57 +110,24 @@ impl PlotError {
     }
 }
 
+impl page::Page for Figure {
+    fn size(&self) -> (u32, u32) {
+        SIZE
+    }
+
+    fn draw<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<(), PlotError> {
+        draw::draw(self, canvas)
+    }
+}
+
 impl Figure {
     /// The figure as an SVG document whose text stays text.
     pub fn svg(&self) -> Result<String, PlotError> {
-        let scaled = (SIZE.0 * SCALE as u32, SIZE.1 * SCALE as u32);
-        let mut text = String::new();
-        {
-            let mut backend = SVGBackend::with_string(&mut text, scaled);
-            // 0.76 em below its position, and an em is size/1.24.
-            draw::draw(self, &mut Canvas { backend: &mut backend, baseline: 0.76 / 1.24 })?;
-            backend.present().map_err(PlotError::drawing)?;
-        }
-        let old = format!("<svg width=\"{}\" height=\"{}\" ", scaled.0, scaled.1);
-        let new = format!("<svg width=\"{}\" height=\"{}\" role=\"img\" ", SIZE.0, SIZE.1);
-        Ok(text.replacen(&old, &new, 1))
+        page::svg(self)
     }
 
     /// The figure as a PNG file.
     pub fn png(&self) -> Result<Vec<u8>, PlotError> {
-        let factor = SCALE as usize;
-        let (width, height) = (SIZE.0 as usize, SIZE.1 as usize);
-        let mut large = vec![255; width * factor * height * factor * 3];
-        {
-            let size = ((width * factor) as u32, (height * factor) as u32);
-            let mut backend = BitMapBackend::with_buffer(&mut large, size);
-            draw::draw(self, &mut Canvas { backend: &mut backend, baseline: 0.5 })?;
-            backend.present().map_err(PlotError::drawing)?;
-        }
-        let mut small = Vec::with_capacity(width * height * 3);
-        for y in 0..height {
-            for x in 0..width {
-                for channel in 0..3 {
-                    let mut sum = 0;
-                    for dy in 0..factor {
-                        let row = (y * factor + dy) * width * factor;
-                        sum +=
-                            (0..factor).map(|dx| u32::from(large[(row + x * factor + dx) * 3 + channel])).sum::<u32>();
-                    }
-                    small.push((sum / (factor * factor) as u32) as u8);
-                }
-            }
-        }
-        let mut out = std::io::Cursor::new(Vec::new());
-        image::write_buffer_with_format(
-            &mut out,
-            &small,
-            SIZE.0,
-            SIZE.1,
-            image::ColorType::Rgb8,
-            image::ImageFormat::Png,
-        )
-        .map_err(PlotError::drawing)?;
-        Ok(out.into_inner())
+        page::png(self)
     }
 }

@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod evaluate;
 pub mod folder;
 pub mod optimizer;
+pub mod profile;
 pub mod step;
 
 pub use evaluate::{Validation, evaluate, open_validation};
@@ -107,30 +108,7 @@ impl<'a> Trainer<'a> {
                 (params, Some((saved.path, saved.optimizer)), saved.position)
             }
         };
-        let options = ForwardOptions {
-            backend: compute.backend,
-            precision: compute.precision,
-            rope_table: RopeTable::RoundedToBf16,
-        };
-        let params = params.into_arena(compute.precision);
-        let lm = DecoderLm::new(&run.model, &run.scaling, &params, options);
-        let gradients = GradientStep::new(
-            lm,
-            compute.device,
-            run.batch_rows,
-            run.exec.micro_batch,
-            run.seq_len + 1,
-            match compute.backend {
-                Backend::Fused => Launches::Graph,
-                Backend::Reference => Launches::Eager,
-            },
-        );
-        let mut optimizer = AdamW::new(
-            &params,
-            &run.scaling,
-            AdamWOptions { betas: run.betas, eps: run.eps, grad_clip: run.grad_clip, weight_decay: run.weight_decay },
-            compute.backend,
-        );
+        let (params, gradients, mut optimizer) = machinery(run, compute, params, launches(compute.backend));
         if let Some((path, state)) = optimizer_state
             && optimizer.restore(&params, &state).is_none()
         {
@@ -238,6 +216,32 @@ impl<'a> Trainer<'a> {
         self.folder.write_record(&record)?;
         Ok(Outcome::Ended(Box::new(record)))
     }
+}
+
+/// How a backend's work is launched.
+fn launches(backend: Backend) -> Launches {
+    match backend {
+        Backend::Fused => Launches::Graph,
+        Backend::Reference => Launches::Eager,
+    }
+}
+
+/// What takes a run's steps, from its parameters.
+fn machinery(
+    run: &RunConfig,
+    compute: Compute,
+    params: ParamStore,
+    launches: Launches,
+) -> (ParamStore, GradientStep, AdamW) {
+    let Compute { device, precision, backend } = compute;
+    let options = ForwardOptions { backend, precision, rope_table: RopeTable::RoundedToBf16 };
+    let params = params.into_arena(precision);
+    let lm = DecoderLm::new(&run.model, &run.scaling, &params, options);
+    let gradients = GradientStep::new(lm, device, run.batch_rows, run.exec.micro_batch, run.seq_len + 1, launches);
+    let options =
+        AdamWOptions { betas: run.betas, eps: run.eps, grad_clip: run.grad_clip, weight_decay: run.weight_decay };
+    let optimizer = AdamW::new(&params, &run.scaling, options, backend);
+    (params, gradients, optimizer)
 }
 
 /// The device as records name it: `cpu`, or the GPU's product name.

@@ -1,6 +1,7 @@
 //! AdamW over two groups of parameters in an arena, with global-norm clipping.
 
 use crate::arch::params::ParamRole;
+use crate::bridge::profile::phase;
 use crate::bridge::{BridgeError, aten};
 use crate::nn::{Arena, ParamStore};
 use crate::ops::Backend;
@@ -70,6 +71,7 @@ impl AdamW {
     /// Clips the gradients in the arena, updates the parameters and clears the gradients; `lr` is that of the vector
     /// group. Does not wait for a GPU.
     pub fn step(&mut self, params: &ParamStore, lr: f64) -> Result<(), BridgeError> {
+        let _phase = phase("optimizer");
         let Arena { values, grads, shadow, vectors, .. } = arena(params);
         let AdamWOptions { betas, eps, grad_clip, .. } = self.options;
         let (first_moment, second_moment) = (&self.first, &self.second);

@@ -1,5 +1,6 @@
 //! Gradients of a batch, micro-batch by micro-batch, added up where the optimiser reads them.
 
+use crate::bridge::profile::phase;
 use crate::bridge::{BridgeError, CudaGraph};
 use crate::nn::DecoderLm;
 use tch::{Device, Kind, Tensor};
@@ -104,8 +105,14 @@ fn pass(lm: &DecoderLm, ids: &Tensor, batch_rows: usize, sum: &Tensor) {
     let (rows, row_ids) = ids.size2().expect("ids are [b, t + 1]");
     let share = rows as f64 / batch_rows as f64;
     let (inputs, targets) = (ids.narrow(1, 0, row_ids - 1), ids.narrow(1, 1, row_ids - 1));
-    let loss = lm.loss(&inputs, &targets, share);
-    loss.backward();
+    let loss = {
+        let _phase = phase("forward");
+        lm.loss(&inputs, &targets, share)
+    };
+    {
+        let _phase = phase("backward");
+        loss.backward();
+    }
     tch::no_grad(|| {
         let _ = sum.shallow_clone().g_add_(&loss);
     });

@@ -122,6 +122,8 @@ fn feed(y: &Tensor, dy: &Tensor) -> Tensor {
 struct Feed(Tensor);
 
 impl CustomFunction for Feed {
+    const NAME: &'static str = "feed";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let nothing = Tensor::zeros([], (Kind::Float, inputs[0].device()));
         Forward { outputs: vec![nothing], saved: Vec::new(), constant_outputs: 0 }

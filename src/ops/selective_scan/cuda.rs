@@ -283,6 +283,8 @@ impl ScanOnCuda {
 }
 
 impl CustomFunction for ScanOnCuda {
+    const NAME: &'static str = "selective scan";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let Output { y, last_state, states } = forward(&self.arguments(inputs));
         let mut saved: Vec<Tensor> = inputs.iter().map(Tensor::shallow_clone).collect();

@@ -118,6 +118,8 @@ fn like(tensor: &Tensor) -> Tensor {
 }
 
 impl CustomFunction for ScanOnCpu {
+    const NAME: &'static str = "selective scan";
+
     fn forward(&mut self, inputs: &[Tensor]) -> Forward {
         let arguments = self.arguments(inputs);
         let mut y = like(&inputs[0]);

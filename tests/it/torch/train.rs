@@ -331,3 +331,34 @@ fn truncated_checkpoints_are_refused_by_name() {
     let text = place.refused(&[], 2);
     assert!(text.contains("step-00000002.safetensors cannot be used"), "{text}");
 }
+
+#[test]
+fn a_profile_names_what_a_step_does_and_keeps_nothing_else() {
+    let place = Place::new();
+    let output = place.command(&["--profile", "2", "--json"]).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let profile = &seen["profile"];
+    let phases = profile["phases"].as_array().expect("phases");
+    let phase = |name: &str| phases.iter().find(|phase| phase["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    for name in ["forward", "backward"] {
+        let operations = phase(name)["operations"].as_array().expect("operations");
+        for kernel in ["selective scan", "swiglu", "linear", "residual add and norm"] {
+            let found = operations.iter().find(|o| o["name"] == kernel).unwrap_or_else(|| panic!("{kernel} in {name}"));
+            // Two micro-batches of the four rows, an MLP in each of four layers.
+            if kernel == "swiglu" {
+                assert_eq!(found["calls"], 8.0, "{name}");
+            }
+        }
+        let inside: f64 = operations.iter().filter_map(|o| o["seconds"].as_f64()).sum();
+        assert!(inside <= phase(name)["seconds"].as_f64().expect("a number") * 1.000_001);
+    }
+    let all: f64 = phases.iter().filter_map(|phase| phase["seconds"].as_f64()).sum();
+    assert!(all <= profile["profiled_s"].as_f64().expect("a number") * 1.000_001);
+
+    let folder = place.folder.path().join("runs").join(seen["run_id"].as_str().expect("an id"));
+    let svg = std::fs::read_to_string(folder.join("profile.svg")).expect("a figure");
+    assert!(svg.contains("selective scan") && svg.contains("backward"));
+    assert!(!folder.join("record.json").exists() && !folder.join("checkpoints").exists());
+    place.command(&["--profile", "0"]).assert().failure();
+}
