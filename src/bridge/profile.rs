@@ -142,7 +142,7 @@ pub fn phase(name: &'static str) -> Option<Scope> {
 }
 
 /// A function of this crate. Where it runs inside a node of the backward pass, that node is named after it.
-pub(super) fn operation(name: &'static str) -> Option<Scope> {
+pub fn operation(name: &'static str) -> Option<Scope> {
     ACTIVE.load(Ordering::Relaxed).then(|| {
         if DEPTH.get() > 0 {
             with_recorder(|recorder| {

@@ -3,6 +3,7 @@
 use super::cuda::kernel_source;
 use super::cuda::{arguments, ceil, run};
 use crate::bridge::nvrtc::{KernelSource, Shape};
+use crate::bridge::profile::operation;
 use tch::{Kind, Tensor};
 
 const SOURCE: KernelSource = kernel_source!("adamw");
@@ -70,6 +71,7 @@ impl DeviceState {
     pub fn step(&mut self, arenas: &Arenas, step: &Step, lr: f64) {
         let Arenas { values, grads, first_moment, second_moment, shadow } = *arenas;
         let (device, count) = (values.device(), values.numel() as i64);
+        let _operation = operation("gradient norm and AdamW");
         let _ = self.numbers.get(0).fill_(lr);
         run(&SOURCE, "square_sums", device, Shape::line(PARTS, 512), &arguments![grads, &self.parts, count]);
         let (beta1, beta2) = step.betas;
