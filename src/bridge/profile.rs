@@ -164,10 +164,10 @@ impl Recording {
     pub fn start(device: Device) -> Result<Self, BridgeError> {
         *RECORDER.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
             Some(Recorder { device, marks: Vec::new(), error: None });
-        ACTIVE.store(true, Ordering::Relaxed);
         let error = sys::ErrorSlot::new();
         // SAFETY: `mark` may be called from any thread until the listener is removed in Drop.
         error.check(unsafe { sys::lf_profile_start(mark, error.0) })?;
+        ACTIVE.store(true, Ordering::Relaxed);
         Ok(Self(()))
     }
 

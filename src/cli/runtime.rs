@@ -1,4 +1,4 @@
-//! Settings that LibTorch's libraries read from the environment before `main` begins.
+//! What is set once for a process: threads, and what LibTorch's libraries read from the environment before `main` begins.
 
 use super::usage;
 use crate::bridge::nvrtc::keep_kernels_in;

@@ -1,7 +1,7 @@
 //! The CPU's row kernels: what plain tensor code would do in several passes over memory, in one. Rows are handled in
 //! parallel in tasks of a fixed size, so results do not depend on the number of threads.
 
-use super::lanes::{LANES, Lanes, exp, load, mul_add, sigmoid, splat, sum};
+use super::lanes::{LANES, exp, load, mul_add, sigmoid, splat, store, sum};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -19,15 +19,6 @@ fn vectors(width: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..width).step_by(LANES).map(move |first| (first, LANES.min(width - first)))
 }
 
-#[inline(always)]
-fn store(to: &mut [f32], value: &Lanes, lanes: usize) {
-    if lanes == LANES {
-        to[..LANES].copy_from_slice(&value[..]);
-    } else {
-        to[..lanes].copy_from_slice(&value[..lanes]);
-    }
-}
-
 /// silu(gate) ⊙ up of rows that hold gate and up side by side, `inner` values each.
 pub(super) fn swiglu_forward(h: &[f32], product: &mut [f32], inner: usize) {
     let rows = task_rows(inner);
@@ -38,16 +29,22 @@ pub(super) fn swiglu_forward(h: &[f32], product: &mut [f32], inner: usize) {
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn swiglu_rows(h: &[f32], product: &mut [f32], inner: usize) {
     for (h, product) in h.chunks_exact(2 * inner).zip(product.chunks_exact_mut(inner)) {
-        let (gates, ups) = h.split_at(inner);
-        for (first, lanes) in vectors(inner) {
-            let (gate, up) = (load(&gates[first..], lanes), load(&ups[first..], lanes));
-            let s = sigmoid(&gate);
-            let mut out = splat(0.0);
-            for lane in 0..LANES {
-                out[lane] = gate[lane] * s[lane] * up[lane];
-            }
-            store(&mut product[first..], &out, lanes);
+        let (gate, up) = h.split_at(inner);
+        gated(gate, up, product);
+    }
+}
+
+/// silu(z) ⊙ m of neighbouring values.
+#[inline(always)]
+fn gated(z: &[f32], m: &[f32], y: &mut [f32]) {
+    for (first, lanes) in vectors(y.len()) {
+        let (z, m) = (load(&z[first..], lanes), load(&m[first..], lanes));
+        let s = sigmoid(&z);
+        let mut out = splat(0.0);
+        for lane in 0..LANES {
+            out[lane] = z[lane] * s[lane] * m[lane];
         }
+        store(&mut y[first..], &out, lanes);
     }
 }
 
@@ -95,15 +92,7 @@ pub(super) fn gate_forward(z: &[f32], m: &[f32], y: &mut [f32]) {
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn gate_values(z: &[f32], m: &[f32], y: &mut [f32]) {
-    for (first, lanes) in vectors(y.len()) {
-        let (z, m) = (load(&z[first..], lanes), load(&m[first..], lanes));
-        let s = sigmoid(&z);
-        let mut out = splat(0.0);
-        for lane in 0..LANES {
-            out[lane] = z[lane] * s[lane] * m[lane];
-        }
-        store(&mut y[first..], &out, lanes);
-    }
+    gated(z, m, y);
 }
 
 /// The gradients of z and m.

@@ -40,6 +40,16 @@ pub(super) fn load(from: &[f32], lanes: usize) -> Lanes {
     }
 }
 
+/// Writes the first `lanes` values.
+#[inline(always)]
+pub(super) fn store(to: &mut [f32], value: &Lanes, lanes: usize) {
+    if lanes == LANES {
+        to[..LANES].copy_from_slice(&value[..]);
+    } else {
+        to[..lanes].copy_from_slice(&value[..lanes]);
+    }
+}
+
 /// a b + c, rounded once.
 #[inline(always)]
 pub(super) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
@@ -161,11 +171,7 @@ impl Columns<'_> {
     #[inline(always)]
     pub(super) fn store(&mut self, t: usize, value: &Lanes) {
         let to = &mut *self.0[t];
-        if to.len() == LANES {
-            to.copy_from_slice(&value[..]);
-        } else {
-            to.copy_from_slice(&value[..to.len()]);
-        }
+        store(to, value, to.len());
     }
 }
 

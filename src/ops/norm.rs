@@ -148,8 +148,7 @@ impl CustomFunction for AddNormOnCuda {
 
     fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
         let [sum, rstd, gain, mean] = saved else { unreachable!("four saved tensors") };
-        let with_branch = grads.len() == 2;
-        let (dsum, dn) = if with_branch { (grads[0].as_ref(), &grads[1]) } else { (None, &grads[0]) };
+        let (with_branch, dsum, dn) = arriving(grads);
         let Some(dn) = dn else { return unnormed(dsum, with_branch, self.scales, self.kind) };
         let (dn, dsum) = (dense(dn), dsum.map(dense));
         let (rows, width) = rows_and_width(sum);
@@ -226,8 +225,7 @@ impl CustomFunction for AddNormOnCpu {
 
     fn backward(&mut self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
         let [sum, statistics, gain, bias] = saved else { unreachable!("four saved tensors") };
-        let with_branch = grads.len() == 2;
-        let (dsum, dn) = if with_branch { (grads[0].as_ref(), &grads[1]) } else { (None, &grads[0]) };
+        let (with_branch, dsum, dn) = arriving(grads);
         let Some(dn) = dn else { return unnormed(dsum, with_branch, self.scales, Kind::Float) };
         let (dn, dsum) = (dense(dn), dsum.map(dense));
         let (mut dx, mut dgain) = (sum.empty_like(), gain.empty_like());
@@ -242,6 +240,14 @@ impl CustomFunction for AddNormOnCpu {
         let settings = self.settings(gain, bias);
         cpu::norm_backward(values(&dn), dsum.as_ref().map(values), values(sum), values(statistics), settings, out);
         vec![Some(dx), dbranch, Some(dgain), dbias]
+    }
+}
+
+/// Whether there is a branch, and the gradients of the new stream, an output only with one, and of the norm.
+fn arriving(grads: &[Option<Tensor>]) -> (bool, Option<&Tensor>, Option<&Tensor>) {
+    match grads {
+        [dsum, dn] => (true, dsum.as_ref(), dn.as_ref()),
+        grads => (false, None, grads[0].as_ref()),
     }
 }
 

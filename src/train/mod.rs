@@ -10,6 +10,7 @@ pub mod step;
 pub use evaluate::{Validation, evaluate, open_validation};
 
 use crate::bridge::BridgeError;
+use crate::bridge::profile::phase;
 use crate::config::RunConfig;
 use crate::data::{DataError, PackedDataset};
 use crate::files::{ReadError, WriteError};
@@ -82,9 +83,7 @@ pub struct Trainer<'a> {
     run: &'a RunConfig,
     compute: Compute,
     folder: &'a RunFolder,
-    params: ParamStore,
-    gradients: GradientStep,
-    optimizer: AdamW,
+    machinery: Machinery,
     position: Position,
 }
 
@@ -108,14 +107,14 @@ impl<'a> Trainer<'a> {
                 (params, Some((saved.path, saved.optimizer)), saved.position)
             }
         };
-        let (params, gradients, mut optimizer) = machinery(run, compute, params, launches(compute.backend));
+        let mut machinery = Machinery::new(run, compute, params, launches(compute.backend));
         if let Some((path, state)) = optimizer_state
-            && optimizer.restore(&params, &state).is_none()
+            && machinery.optimizer.restore(&machinery.params, &state).is_none()
         {
             let problem = "its optimiser state is of another model".to_owned();
             return Err(TrainError::Checkpoint { path, problem });
         }
-        Ok(Self { run, compute, folder, params, gradients, optimizer, position })
+        Ok(Self { run, compute, folder, machinery, position })
     }
 
     /// Steps already taken.
@@ -139,10 +138,7 @@ impl<'a> Trainer<'a> {
             }
             let step = self.position.step;
             let lr = run.lr * run.schedule.at_step(step);
-            let rows = dataset.training_rows(run.seed, step * run.batch_rows as u64, run.batch_rows)?;
-            self.gradients.run(&rows)?;
-            self.optimizer.step(&self.params, lr)?;
-            let (loss, grad_norm) = (self.gradients.loss(), self.optimizer.norm());
+            let (loss, grad_norm) = self.machinery.take(run, &dataset, step, lr)?;
             if !loss.is_finite() || !grad_norm.is_finite() {
                 let reason = format!("loss {loss} and gradient norm {grad_norm} in step {}", step + 1);
                 return self.end(RunStatus::Diverged, Some(reason), None);
@@ -172,7 +168,7 @@ impl<'a> Trainer<'a> {
             }
         }
         self.save()?;
-        let validation = evaluate(self.gradients.model(), run, &validation_rows, self.compute.device)?;
+        let validation = evaluate(self.machinery.gradients.model(), run, &validation_rows, self.compute.device)?;
         if !validation.loss_at[0].is_finite() {
             return self.end(RunStatus::Diverged, Some("the validation loss is not finite".to_owned()), None);
         }
@@ -180,8 +176,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn save(&self) -> Result<(), TrainError> {
-        let params = self.params.iter().map(|p| (p.name.clone(), p.tensor.detach()));
-        let tensors: Vec<(String, Tensor)> = params.chain(self.optimizer.state(&self.params)).collect();
+        let Machinery { params, optimizer, .. } = &self.machinery;
+        let values = params.iter().map(|p| (p.name.clone(), p.tensor.detach()));
+        let tensors: Vec<(String, Tensor)> = values.chain(optimizer.state(params)).collect();
         checkpoint::save(&self.folder.checkpoints(), &self.position, &tensors, self.run.exec.checkpoint_keep)
     }
 
@@ -226,22 +223,36 @@ fn launches(backend: Backend) -> Launches {
     }
 }
 
-/// What takes a run's steps, from its parameters.
-fn machinery(
-    run: &RunConfig,
-    compute: Compute,
+/// What takes a run's steps.
+struct Machinery {
     params: ParamStore,
-    launches: Launches,
-) -> (ParamStore, GradientStep, AdamW) {
-    let Compute { device, precision, backend } = compute;
-    let options = ForwardOptions { backend, precision, rope_table: RopeTable::RoundedToBf16 };
-    let params = params.into_arena(precision);
-    let lm = DecoderLm::new(&run.model, &run.scaling, &params, options);
-    let gradients = GradientStep::new(lm, device, run.batch_rows, run.exec.micro_batch, run.seq_len + 1, launches);
-    let options =
-        AdamWOptions { betas: run.betas, eps: run.eps, grad_clip: run.grad_clip, weight_decay: run.weight_decay };
-    let optimizer = AdamW::new(&params, &run.scaling, options, backend);
-    (params, gradients, optimizer)
+    gradients: GradientStep,
+    optimizer: AdamW,
+}
+
+impl Machinery {
+    fn new(run: &RunConfig, compute: Compute, params: ParamStore, launches: Launches) -> Self {
+        let Compute { device, precision, backend } = compute;
+        let options = ForwardOptions { backend, precision, rope_table: RopeTable::RoundedToBf16 };
+        let params = params.into_arena(precision);
+        let lm = DecoderLm::new(&run.model, &run.scaling, &params, options);
+        let gradients = GradientStep::new(lm, device, run.batch_rows, run.exec.micro_batch, run.seq_len + 1, launches);
+        let options =
+            AdamWOptions { betas: run.betas, eps: run.eps, grad_clip: run.grad_clip, weight_decay: run.weight_decay };
+        let optimizer = AdamW::new(&params, &run.scaling, options, backend);
+        Self { params, gradients, optimizer }
+    }
+
+    /// Takes step number `step`, counted from zero; its loss and gradient norm, for which a GPU is waited.
+    fn take(&mut self, run: &RunConfig, dataset: &PackedDataset, step: u64, lr: f64) -> Result<(f64, f64), TrainError> {
+        let rows = {
+            let _phase = phase("data");
+            dataset.training_rows(run.seed, step * run.batch_rows as u64, run.batch_rows)?
+        };
+        self.gradients.run(&rows)?;
+        self.optimizer.step(&self.params, lr)?;
+        Ok((self.gradients.loss(), self.optimizer.norm()))
+    }
 }
 
 /// The device as records name it: `cpu`, or the GPU's product name.

@@ -1,9 +1,8 @@
 //! Where the time of a training step goes.
 
-use super::optimizer::AdamW;
-use super::step::{GradientStep, Launches};
-use super::{Compute, TrainError, launches, machinery};
-use crate::bridge::profile::{Recording, Span, phase};
+use super::step::Launches;
+use super::{Compute, Machinery, TrainError, launches};
+use crate::bridge::profile::{Recording, Span};
 use crate::config::RunConfig;
 use crate::data::PackedDataset;
 use crate::nn::ParamStore;
@@ -49,31 +48,20 @@ pub struct OperationTime {
 struct Stepper<'a> {
     run: &'a RunConfig,
     dataset: &'a PackedDataset,
-    params: ParamStore,
-    gradients: GradientStep,
-    optimizer: AdamW,
+    machinery: Machinery,
     step: u64,
 }
 
 impl<'a> Stepper<'a> {
     fn new(run: &'a RunConfig, dataset: &'a PackedDataset, compute: Compute, launches: Launches) -> Self {
         let params = ParamStore::init(&run.model, &run.scaling, run.seed, compute.device);
-        let (params, gradients, optimizer) = machinery(run, compute, params, launches);
-        Self { run, dataset, params, gradients, optimizer, step: 0 }
+        Self { run, dataset, machinery: Machinery::new(run, compute, params, launches), step: 0 }
     }
 
     fn take(&mut self, steps: u64) -> Result<(), TrainError> {
-        let run = self.run;
         for _ in 0..steps {
-            let rows = {
-                let _phase = phase("data");
-                self.dataset.training_rows(run.seed, self.step * run.batch_rows as u64, run.batch_rows)?
-            };
-            self.gradients.run(&rows)?;
-            let lr = run.lr * run.schedule.at_step(self.step.min(run.steps() - 1));
-            self.optimizer.step(&self.params, lr)?;
-            // As a trainer does, which waits for the device.
-            let _ = (self.gradients.loss(), self.optimizer.norm());
+            let lr = self.run.lr * self.run.schedule.at_step(self.step.min(self.run.steps() - 1));
+            self.machinery.take(self.run, self.dataset, self.step, lr)?;
             self.step += 1;
         }
         Ok(())

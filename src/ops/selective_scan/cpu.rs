@@ -147,6 +147,18 @@ impl Block<'_> {
         if self.arguments.softplus { softplus(&raw) } else { (raw, splat(1.0)) }
     }
 
+    /// What the states need in the chunk of `steps` steps from `start` on.
+    #[inline(always)]
+    fn chunk<'c>(&'c self, (start, steps): (usize, usize), delta: &'c Steps, drive: &'c Steps) -> Chunk<'c> {
+        Chunk {
+            b: self.states_at(self.arguments.b, (start, steps)),
+            c: self.states_at(self.arguments.c, (start, steps)),
+            delta,
+            drive,
+            normal: self.decays_are_normal(&delta[..steps]),
+        }
+    }
+
     /// Whether no decay 2^(Δ rate) of these steps can leave the range of fp32; false where one isn't a number.
     #[inline(always)]
     fn decays_are_normal(&self, delta: &[Lanes]) -> bool {
@@ -197,13 +209,7 @@ fn forward_block(block: &Block, y: &mut Columns, boundaries: &mut [f32]) -> Stat
                 out[i][lane] = block.skip[lane] * x[lane];
             }
         }
-        let inputs = Chunk {
-            b: block.states_at(arguments.b, (start, steps)),
-            c: block.states_at(arguments.c, (start, steps)),
-            delta: &delta,
-            drive: &drive,
-            normal: block.decays_are_normal(&delta[..steps]),
-        };
+        let inputs = block.chunk((start, steps), &delta, &drive);
         for n in 0..STATES {
             if target_cfg_f!(target_feature = "avx512f") {
                 inputs.forward_state::<LANES>(n, &block.rate[n], &mut h[n], &mut out);
@@ -322,14 +328,14 @@ pub(super) fn backward(arguments: &Arguments, dy: &[f32], boundaries: &[f32], ou
         let mut x = split_columns(out.x, time, channels).into_iter();
         let mut delta = split_columns(out.delta, time, channels).into_iter();
         let mut gate = out.gate.map(|gate| split_columns(gate, time, channels).into_iter());
+        let mut boundaries = boundaries.chunks_exact(arguments.boundary_values_of_block());
         for row in 0..arguments.batch {
             for first in (0..blocks).step_by(GROUP) {
                 let group = first..blocks.min(first + GROUP);
                 let members: Vec<Member> = group
                     .map(|index| Member {
                         block: arguments.block(row * blocks + index),
-                        boundaries: &boundaries[(row * blocks + index) * arguments.boundary_values_of_block()..]
-                            [..arguments.boundary_values_of_block()],
+                        boundaries: boundaries.next().expect("one chunk for each block"),
                         x: x.next().expect("one block of columns for each block"),
                         delta: delta.next().expect("one block of columns for each block"),
                         gate: gate.as_mut().map(|gate| gate.next().expect("one block of columns for each block")),
@@ -393,13 +399,13 @@ fn backward_group(mut members: Vec<Member>, dy: &[f32]) -> GroupGradients {
     let mut out = GroupGradients {
         b: vec![[0.0; STATES]; arguments.time],
         c: vec![[0.0; STATES]; arguments.time],
-        blocks: Vec::with_capacity(members.len()),
+        blocks: members
+            .iter()
+            .map(|_| BlockGradients { a: [splat(0.0); STATES], skip: splat(0.0), bias: splat(0.0) })
+            .collect(),
     };
     // Gradients that reach a chunk's last states from later chunks, one for each block.
     let mut carried = vec![[splat(0.0); STATES]; members.len()];
-    for _ in &members {
-        out.blocks.push(BlockGradients { a: [splat(0.0); STATES], skip: splat(0.0), bias: splat(0.0) });
-    }
     // What the lanes of all blocks add to the gradients of B and C.
     let mut to_b = vec![[splat(0.0); CHUNK]; STATES];
     let mut to_c = vec![[splat(0.0); CHUNK]; STATES];
@@ -433,13 +439,7 @@ fn backward_group(mut members: Vec<Member>, dy: &[f32]) -> GroupGradients {
                     out.skip[lane] = mul_add(y_slope[i][lane], x[i][lane], out.skip[lane]);
                 }
             }
-            let inputs = Chunk {
-                b: block.states_at(arguments.b, (start, steps)),
-                c: block.states_at(arguments.c, (start, steps)),
-                delta: &delta,
-                drive: &drive,
-                normal: block.decays_are_normal(&delta[..steps]),
-            };
+            let inputs = block.chunk((start, steps), &delta, &drive);
             let saved = &member.boundaries[chunk * STATES * LANES..][..STATES * LANES];
             for n in 0..STATES {
                 let state = StateBack {

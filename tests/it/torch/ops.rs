@@ -104,6 +104,22 @@ fn readout_kernel_agrees_with_plain_code() {
     }
 }
 
+/// A scan without skip, gate and bias.
+fn bare_scan(x: &Tensor, delta: &Tensor, a: &Tensor, [b, c]: [&Tensor; 2], backend: Backend) -> Tensor {
+    let inputs = ScanInputs {
+        x_btd: x,
+        delta_btd: delta,
+        a_dn: a,
+        b_btn: b,
+        c_btn: c,
+        d_d: None,
+        z_btd: None,
+        delta_bias_d: None,
+        softplus: true,
+    };
+    selective_scan(&inputs, backend).y_btd
+}
+
 #[test]
 fn scan_kernel_keeps_steps_whose_decay_leaves_the_range_of_fp32() {
     set_up();
@@ -113,20 +129,7 @@ fn scan_kernel_keeps_steps_whose_decay_leaves_the_range_of_fp32() {
     let stretch = Tensor::arange(70, (Kind::Int64, tch::Device::Cpu)).remainder(3).eq(0).to_kind(Kind::Float) * 60.0;
     let delta = (uniform(rng, &[2, 70, 20]) * stretch.view([1, 70, 1])).detach().set_requires_grad(true);
     let a = (-uniform(rng, &[20, 16]).exp() * 4.0).detach().set_requires_grad(true);
-    let run = |backend| {
-        let inputs = ScanInputs {
-            x_btd: &x,
-            delta_btd: &delta,
-            a_dn: &a,
-            b_btn: &b,
-            c_btn: &c,
-            d_d: None,
-            z_btd: None,
-            delta_bias_d: None,
-            softplus: true,
-        };
-        selective_scan(&inputs, backend).y_btd
-    };
+    let run = |backend| bare_scan(&x, &delta, &a, [&b, &c], backend);
     agree("long steps", run, &[&x, &delta, &a, &b, &c]);
 }
 
@@ -179,18 +182,7 @@ fn scan_does_not_depend_on_the_number_of_threads() {
         let (x, delta) = (uniform(rng, &[2, 100, 50]), uniform(rng, &[2, 100, 50]));
         let a = (-uniform(rng, &[50, 16]).exp()).detach().set_requires_grad(true);
         let (b, c) = (uniform(rng, &[2, 100, 16]), uniform(rng, &[2, 100, 16]));
-        let inputs = ScanInputs {
-            x_btd: &x,
-            delta_btd: &delta,
-            a_dn: &a,
-            b_btn: &b,
-            c_btn: &c,
-            d_d: None,
-            z_btd: None,
-            delta_bias_d: None,
-            softplus: true,
-        };
-        let y = selective_scan(&inputs, Backend::Fused).y_btd;
+        let y = bare_scan(&x, &delta, &a, [&b, &c], Backend::Fused);
         Tensor::run_backward(&[y.square().sum(Kind::Float)], &[&x, &delta, &a, &b, &c], false, false)
     };
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
