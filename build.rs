@@ -79,7 +79,8 @@ mod torch {
         let named = std::path::absolute(&lib).unwrap_or_else(|_| lib.clone());
         let real = lib.canonicalize().unwrap_or_else(|_| lib.clone());
         let root = real.parent().expect("lib has a parent").to_owned();
-        shim(&root).files(["shim/autograd.cpp", "shim/aten_ext.cpp", "shim/profile.cpp"]).compile("lossfloor_shim");
+        let parts = ["autograd", "aten_ext", "distributed", "profile"].map(|name| format!("shim/{name}.cpp"));
+        shim(&root).include("shim").files(parts).compile("lossfloor_shim");
         build_cuda_shim(&root);
         println!("cargo:rustc-link-search=native={}", write_stand_ins().display());
         println!("cargo:rustc-link-search=native={}", real.display());

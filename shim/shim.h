@@ -9,6 +9,10 @@ extern "C" {
 typedef void* lf_tensor;  // at::Tensor*, as in tch
 typedef void* lf_list;    // std::vector<at::Tensor>*
 typedef void* lf_error;   // std::string*
+typedef void* lf_store;   // c10d::Store
+typedef void* lf_gloo;    // c10d::ProcessGroupGloo
+typedef void* lf_work;    // c10d::Work
+typedef enum { LF_SUM = 0, LF_MAX = 1 } lf_reduction;
 
 // A custom autograd function written in Rust. `state` is owned by the autograd graph and dropped with it.
 struct lf_function {
@@ -60,5 +64,25 @@ int lf_cudnn_attention(lf_tensor q, lf_tensor k, lf_tensor v, double scale, lf_t
 typedef void (*lf_mark)(const char* name);
 int lf_profile_start(lf_mark mark, lf_error error);
 int lf_profile_stop(lf_error error);
+
+// Where the processes of a run meet: one of them serves, all connect. Returns when all have, or after `timeout_ms`.
+int lf_store_new(const char* host, uint16_t port, int serve, size_t processes, int64_t timeout_ms, lf_store* store,
+                 lf_error error);
+int lf_store_set(lf_store store, const char* key, const uint8_t* value, size_t length, lf_error error);
+// Waits until some process has set `key`.
+int lf_store_get(lf_store store, const char* key, uint8_t* value, size_t capacity, size_t* length, lf_error error);
+void lf_store_free(lf_store store);
+
+// Gloo between `size` processes. `host` names the address to be reached at; null takes the interface in
+// GLOO_SOCKET_IFNAME, else that of the machine's name.
+int lf_gloo_new(lf_store store, int rank, int size, const char* host, int64_t timeout_ms, lf_gloo* group,
+                lf_error error);
+// Both begin in the background and keep the tensor, which must be on the CPU and contiguous, until the work is freed.
+int lf_gloo_all_reduce(lf_gloo group, lf_tensor tensor, lf_reduction reduction, lf_work* work, lf_error error);
+int lf_gloo_broadcast(lf_gloo group, lf_tensor tensor, int root, lf_work* work, lf_error error);
+void lf_gloo_free(lf_gloo group);
+// Waits for the end; fails where a process has gone.
+int lf_work_wait(lf_work work, lf_error error);
+void lf_work_free(lf_work work);
 
 }  // extern "C"

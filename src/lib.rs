@@ -4,9 +4,9 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | L0 | `units` `files` `arch` `scaling` `schedule` |
+//! | L0 | `units` `files` `slurm` `arch` `scaling` `schedule` |
 //! | L1 | `config` `record` `data` `bridge`* |
-//! | L2 | `ops`* |
+//! | L2 | `runs` `ops`* |
 //! | L3 | `nn`* |
 //! | L4 | `train`* `sweep` `analysis` |
 //! | L5 | `plot` `report` `verify`* |
@@ -23,8 +23,10 @@ pub mod files;
 pub mod plot;
 pub mod record;
 pub mod report;
+pub mod runs;
 pub mod scaling;
 pub mod schedule;
+pub mod slurm;
 pub mod study;
 pub mod sweep;
 pub mod units;

@@ -34,6 +34,10 @@ impl RunStatus {
     }
 }
 
+fn one() -> u64 {
+    1
+}
+
 fn unknown() -> String {
     "unknown".to_owned()
 }
@@ -89,6 +93,9 @@ pub struct RunRecord {
     pub wall_s: f64,
     pub tokens_per_s: f64,
     pub device: String,
+    /// Processes that trained it together when it ended.
+    #[serde(default = "one")]
+    pub processes: u64,
     pub git_commit: Option<String>,
     pub finished_at: String,
 }
@@ -143,6 +150,7 @@ impl RunRecord {
             wall_s: 0.0,
             tokens_per_s: 0.0,
             device: run.exec.device.clone(),
+            processes: run.exec.processes() as u64,
             git_commit: None,
             finished_at: jiff::Timestamp::now().to_string(),
         }

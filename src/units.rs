@@ -58,6 +58,22 @@ pub fn optional_count<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D:
     Ok(Some(value as u64))
 }
 
+/// Seconds of `15 min`, `1 h`, `30 s`.
+pub fn seconds(text: &str) -> Option<f64> {
+    let (number, unit) = text.trim().split_once(' ').or_else(|| {
+        let split = text.find(|c: char| c.is_alphabetic())?;
+        Some(text.split_at(split))
+    })?;
+    let factor = match unit.trim() {
+        "s" | "sec" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return None,
+    };
+    number.trim().parse::<f64>().ok().filter(|n| *n > 0.0).map(|n| n * factor)
+}
+
 /// `12.5B`, `980M`, `3.2K`, `17`: three significant digits.
 pub fn si(value: f64) -> String {
     let (scaled, suffix) = match value.abs() {

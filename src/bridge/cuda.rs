@@ -1,8 +1,9 @@
 //! LibTorch's CUDA libraries, opened when the program starts, so that one binary serves machines with and without a
-//! GPU; and what `shim/cuda.cpp` does with them: streams, captured graphs, memory statistics.
+//! GPU; and what `shim/cuda.cpp` does with them: streams, captured graphs, memory statistics, NCCL.
 
 use super::BridgeError;
-use super::sys::{ErrorPtr, ErrorSlot};
+use super::distributed::Reduction;
+use super::sys::{self, ErrorPtr, ErrorSlot, TensorPtr};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW};
 use std::ffi::{c_int, c_void};
 use std::os::fd::AsRawFd;
@@ -67,15 +68,23 @@ pub fn gpu_names() -> Vec<String> {
 static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lossfloor_cuda.so"));
 
 type GraphPtr = *mut c_void;
+type NcclPtr = *mut c_void;
 
 /// The functions of `shim/cuda.h`.
 struct Shim {
     stream: unsafe extern "C" fn(c_int, *mut *mut c_void, ErrorPtr) -> c_int,
-    graph_begin: unsafe extern "C" fn(*mut GraphPtr, ErrorPtr) -> c_int,
+    set_device: unsafe extern "C" fn(c_int, ErrorPtr) -> c_int,
+    graph_begin: unsafe extern "C" fn(*mut GraphPtr, GraphPtr, ErrorPtr) -> c_int,
     graph_end: unsafe extern "C" fn(GraphPtr, ErrorPtr) -> c_int,
     graph_replay: unsafe extern "C" fn(GraphPtr, ErrorPtr) -> c_int,
     graph_free: unsafe extern "C" fn(GraphPtr),
     peak_memory: unsafe extern "C" fn(c_int, *mut i64, ErrorPtr) -> c_int,
+    nccl_id: unsafe extern "C" fn(*mut u8, ErrorPtr) -> c_int,
+    nccl_new: unsafe extern "C" fn(*const u8, c_int, c_int, c_int, *mut NcclPtr, ErrorPtr) -> c_int,
+    nccl_all_reduce: unsafe extern "C" fn(NcclPtr, TensorPtr, c_int, ErrorPtr) -> c_int,
+    nccl_broadcast: unsafe extern "C" fn(NcclPtr, TensorPtr, c_int, ErrorPtr) -> c_int,
+    nccl_join: unsafe extern "C" fn(NcclPtr, ErrorPtr) -> c_int,
+    nccl_free: unsafe extern "C" fn(NcclPtr),
 }
 
 /// The shim, opened once; an error says why there is none.
@@ -107,11 +116,18 @@ fn open_shim() -> Result<Shim, String> {
     }
     let shim = Shim {
         stream: function!("lf_cuda_stream"),
+        set_device: function!("lf_cuda_set_device"),
         graph_begin: function!("lf_cuda_graph_begin"),
         graph_end: function!("lf_cuda_graph_end"),
         graph_replay: function!("lf_cuda_graph_replay"),
         graph_free: function!("lf_cuda_graph_free"),
         peak_memory: function!("lf_cuda_peak_memory"),
+        nccl_id: function!("lf_nccl_id"),
+        nccl_new: function!("lf_nccl_new"),
+        nccl_all_reduce: function!("lf_nccl_all_reduce"),
+        nccl_broadcast: function!("lf_nccl_broadcast"),
+        nccl_join: function!("lf_nccl_join"),
+        nccl_free: function!("lf_nccl_free"),
     };
     std::mem::forget(library);
     Ok(shim)
@@ -128,6 +144,13 @@ pub(super) fn current_stream(device: usize) -> Result<*mut c_void, BridgeError> 
     Ok(stream)
 }
 
+/// Makes a GPU the one that this thread's work goes to where nothing else says so.
+pub fn use_gpu(device: usize) -> Result<(), BridgeError> {
+    let error = ErrorSlot::new();
+    // SAFETY: sets a number of this thread.
+    error.check(unsafe { (shim()?.set_device)(device as c_int, error.0) })
+}
+
 /// Work on a GPU, recorded once and replayed at the cost of one launch. Tensors that it reads and writes must outlive it
 /// and keep their memory.
 #[derive(Debug)]
@@ -137,13 +160,15 @@ pub struct CudaGraph(GraphPtr);
 unsafe impl Send for CudaGraph {}
 
 impl CudaGraph {
-    /// Records what `body` launches on the current device, without running it.
-    pub fn capture(body: impl FnOnce()) -> Result<Self, BridgeError> {
+    /// Records what `body` launches on the current device, without running it. Uses the memory of `beside`, which must
+    /// not run at the same time.
+    pub fn capture(beside: Option<&Self>, body: impl FnOnce()) -> Result<Self, BridgeError> {
         let shim = shim()?;
         let error = ErrorSlot::new();
         let mut pointer = std::ptr::null_mut();
         // SAFETY: writes one pointer, which is ours from then on.
-        error.check(unsafe { (shim.graph_begin)(&mut pointer, error.0) })?;
+        let beside = beside.map_or(std::ptr::null_mut(), |graph| graph.0);
+        error.check(unsafe { (shim.graph_begin)(&mut pointer, beside, error.0) })?;
         let graph = Self(pointer);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         // SAFETY: the graph is alive and recording; this ends it, after a failure too.
@@ -180,4 +205,64 @@ pub fn peak_memory(device: usize) -> Result<u64, BridgeError> {
     // SAFETY: writes one number.
     error.check(unsafe { (shim()?.peak_memory)(device as c_int, &mut bytes, error.0) })?;
     Ok(bytes as u64)
+}
+
+/// Processes that add up tensors of their GPUs: NCCL. All must ask for the same things in the same order. Work goes on on
+/// a stream of the group's own.
+#[derive(Debug)]
+pub struct NcclGroup(NcclPtr);
+
+// SAFETY: NCCL allows any thread, one at a time; `ranks` sees to that.
+unsafe impl Send for NcclGroup {}
+
+impl NcclGroup {
+    /// What one process makes for all that shall join.
+    pub fn id() -> Result<[u8; 128], BridgeError> {
+        let error = ErrorSlot::new();
+        let mut id = [0; 128];
+        // SAFETY: writes 128 bytes.
+        error.check(unsafe { (shim()?.nccl_id)(id.as_mut_ptr(), error.0) })?;
+        Ok(id)
+    }
+
+    /// Joins as process `rank` of `size` with a GPU; waits for the others.
+    pub fn join(id: &[u8; 128], rank: usize, size: usize, device: usize) -> Result<Self, BridgeError> {
+        let error = ErrorSlot::new();
+        let mut group = std::ptr::null_mut();
+        let [rank, size, device] = [rank, size, device].map(|n| n as c_int);
+        // SAFETY: reads 128 bytes; writes one pointer, which is ours from then on.
+        error.check(unsafe { (shim()?.nccl_new)(id.as_ptr(), rank, size, device, &mut group, error.0) })?;
+        Ok(Self(group))
+    }
+
+    /// Combines a contiguous fp32 or fp64 tensor of the GPU with those of the other processes, in place. It is done once
+    /// the current stream has passed the next [`Self::wait`]; the tensor must live until then.
+    pub fn all_reduce(&self, tensor: &tch::Tensor, reduction: Reduction) -> Result<(), BridgeError> {
+        let error = ErrorSlot::new();
+        // SAFETY: the group is alive, the tensor a live one.
+        error.check(unsafe { (shim()?.nccl_all_reduce)(self.0, sys::pointer(tensor), reduction as c_int, error.0) })
+    }
+
+    /// Copies the tensor of process `root` into those of the others, as [`Self::all_reduce`].
+    pub fn broadcast(&self, tensor: &tch::Tensor, root: usize) -> Result<(), BridgeError> {
+        let error = ErrorSlot::new();
+        // SAFETY: as in `all_reduce`.
+        error.check(unsafe { (shim()?.nccl_broadcast)(self.0, sys::pointer(tensor), root as c_int, error.0) })
+    }
+
+    /// Makes the current stream wait for everything asked for so far.
+    pub fn wait(&self) -> Result<(), BridgeError> {
+        let error = ErrorSlot::new();
+        // SAFETY: the group is alive.
+        error.check(unsafe { (shim()?.nccl_join)(self.0, error.0) })
+    }
+}
+
+impl Drop for NcclGroup {
+    fn drop(&mut self) {
+        if let Ok(shim) = shim() {
+            // SAFETY: made by `join`, freed once.
+            unsafe { (shim.nccl_free)(self.0) }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 pub mod aten;
 pub mod autograd;
+pub mod distributed;
 pub mod nvrtc;
 pub mod profile;
 pub mod tensor;
@@ -11,7 +12,7 @@ pub mod tensor;
 mod cuda;
 mod sys;
 
-pub use cuda::{CudaGraph, gpu_names, libtorch_folder, libtorch_version, load_cuda, peak_memory};
+pub use cuda::{CudaGraph, NcclGroup, gpu_names, libtorch_folder, libtorch_version, load_cuda, peak_memory, use_gpu};
 
 /// LibTorch refused something.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,9 @@ use std::ffi::{c_char, c_int, c_void};
 pub(super) type TensorPtr = *mut c_void;
 pub(super) type ListPtr = *mut c_void;
 pub(super) type ErrorPtr = *mut c_void;
+pub(super) type StorePtr = *mut c_void;
+pub(super) type GlooPtr = *mut c_void;
+pub(super) type WorkPtr = *mut c_void;
 
 #[repr(C)]
 pub(super) struct Function {
@@ -67,6 +70,57 @@ unsafe extern "C" {
     ) -> c_int;
     pub(super) fn lf_profile_start(mark: unsafe extern "C" fn(*const c_char), error: ErrorPtr) -> c_int;
     pub(super) fn lf_profile_stop(error: ErrorPtr) -> c_int;
+    pub(super) fn lf_store_new(
+        host: *const c_char,
+        port: u16,
+        serve: c_int,
+        processes: usize,
+        timeout_ms: i64,
+        store: *mut StorePtr,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_store_set(
+        store: StorePtr,
+        key: *const c_char,
+        value: *const u8,
+        length: usize,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_store_get(
+        store: StorePtr,
+        key: *const c_char,
+        value: *mut u8,
+        capacity: usize,
+        length: *mut usize,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_store_free(store: StorePtr);
+    pub(super) fn lf_gloo_new(
+        store: StorePtr,
+        rank: c_int,
+        size: c_int,
+        host: *const c_char,
+        timeout_ms: i64,
+        group: *mut GlooPtr,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_gloo_all_reduce(
+        group: GlooPtr,
+        tensor: TensorPtr,
+        reduction: c_int,
+        work: *mut WorkPtr,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_gloo_broadcast(
+        group: GlooPtr,
+        tensor: TensorPtr,
+        root: c_int,
+        work: *mut WorkPtr,
+        error: ErrorPtr,
+    ) -> c_int;
+    pub(super) fn lf_gloo_free(group: GlooPtr);
+    pub(super) fn lf_work_wait(work: WorkPtr, error: ErrorPtr) -> c_int;
+    pub(super) fn lf_work_free(work: WorkPtr);
 }
 
 /// Owns the text of an error that may come.

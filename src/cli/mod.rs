@@ -14,6 +14,10 @@ mod bench;
 #[cfg(feature = "torch")]
 mod device;
 #[cfg(feature = "torch")]
+mod provenance;
+#[cfg(feature = "torch")]
+mod ranks;
+#[cfg(feature = "torch")]
 mod runtime;
 #[cfg(feature = "torch")]
 mod train;
@@ -39,8 +43,22 @@ pub enum ExitStatus {
     NoFit = 5,
     /// This build or machine lacks what was asked.
     Unavailable = 6,
+    /// A run was asked to make room; it is saved, and the same command carries on.
+    Saved = 75,
+    /// A run asked for more memory than there is.
+    OutOfMemory = 76,
     /// Stopped by a signal; what was done is kept.
     Interrupted = 130,
+}
+
+impl ExitStatus {
+    /// The status that a process of this program ended with.
+    pub fn from_code(code: i32) -> Option<Self> {
+        use ExitStatus::*;
+        [Done, Internal, Usage, Diverged, SweepFailed, NoFit, Unavailable, Saved, OutOfMemory, Interrupted]
+            .into_iter()
+            .find(|status| *status as i32 == code)
+    }
 }
 
 impl From<ExitStatus> for std::process::ExitCode {
@@ -158,5 +176,13 @@ fn report(error: &anyhow::Error) -> ExitStatus {
         }
     }
     output::note(&format!("error: {text}"));
-    error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(ExitStatus::Internal, |exit| exit.status)
+    status_of(error)
+}
+
+/// What a process ends with because of `error`.
+fn status_of(error: &anyhow::Error) -> ExitStatus {
+    // The first finds one that was added as context, the second one further down.
+    let exit = error.downcast_ref::<Exit>();
+    exit.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+        .map_or(ExitStatus::Internal, |exit| exit.status)
 }

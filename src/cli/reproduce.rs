@@ -1,7 +1,7 @@
 //! `lossfloor reproduce`: a whole study, each step only where it is needed.
 
 use super::data::Bar;
-use super::sweep::{failure, finished, machine, run_plan, status};
+use super::sweep::{failure, finished, machine, observer, run_plan, status};
 use super::{ExitStatus, exit, output, usage};
 use crate::study::{Step, Study, StudyError};
 use clap::Args;
@@ -65,14 +65,14 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
     let machine = machine();
     let mut diary = Diary { began: Instant::now(), step: Instant::now(), made: 0 };
     // A mistake in the sweep shows before anything is made for it.
-    study.plan(&machine).map_err(broken)?;
+    study.plan(&machine, &observer()).map_err(broken)?;
     let bar = Bar::new();
     let data = study.prepare_data(&|progress| bar.show(progress));
     bar.clear();
     let data = data.map_err(broken)?;
     diary.tell("data", data);
 
-    let (sweep, mut plan) = study.plan(&machine).map_err(broken)?;
+    let (sweep, mut plan) = study.plan(&machine, &observer()).map_err(broken)?;
     let mut ending = ExitStatus::Done;
     let needed = !finished(&plan);
     if needed {
@@ -83,7 +83,7 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
         if let Some(reason) = outcome.unavailable {
             return Err(exit(ExitStatus::Unavailable, reason));
         }
-        plan = study.plan(&machine).map_err(broken)?.1;
+        plan = study.plan(&machine, &observer()).map_err(broken)?.1;
     } else if plan.runs.iter().any(|run| run.state == crate::sweep::RunState::Diverged) {
         ending = ExitStatus::Diverged;
     }

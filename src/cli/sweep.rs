@@ -3,9 +3,10 @@
 use super::sweep_output::{EventLog, ending_lines, plan_text, status_text};
 use super::{ExitStatus, exit, output, usage};
 use crate::report::results;
+use crate::runs::Observer;
 use crate::sweep::devices::Machine;
 use crate::sweep::run::{End, Event, ready};
-use crate::sweep::{Outcome, ProcessExecutor, RunState, Scheduler, SweepError, SweepFile, SweepPlan, plan};
+use crate::sweep::{Outcome, ProcessExecutor, Scheduler, SweepError, SweepFile, SweepPlan, plan};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
@@ -65,7 +66,7 @@ impl SweepArgs {
     fn plan(&self) -> anyhow::Result<(SweepFile, Machine, SweepPlan)> {
         let sweep = SweepFile::read(&self.file, &self.assignments).map_err(failure)?;
         let machine = machine();
-        let plan = SweepPlan::new(&sweep, &self.runs, &machine).map_err(failure)?;
+        let plan = SweepPlan::new(&sweep, &self.runs, &machine, &observer()).map_err(failure)?;
         Ok((sweep, machine, plan))
     }
 }
@@ -75,10 +76,23 @@ pub(super) fn machine() -> Machine {
     Machine::detect(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())
 }
 
+/// What tells this process from others that work on runs.
+pub(super) fn observer() -> Observer {
+    let variable = |name: &str| std::env::var(name).ok();
+    let job = match (variable("SLURM_ARRAY_JOB_ID"), variable("SLURM_ARRAY_TASK_ID")) {
+        (Some(array), Some(task)) => Some(format!("{array}_{task}")),
+        _ => variable("SLURM_JOB_ID"),
+    };
+    let restarts = variable("SLURM_RESTART_COUNT").and_then(|count| count.parse().ok()).unwrap_or(0);
+    Observer::new(job.map(|job| (job, restarts)))
+}
+
 /// What the user gave is status 2, what the system refused status 1.
 pub(super) fn failure(error: SweepError) -> anyhow::Error {
     match error {
-        SweepError::Read(_) | SweepError::Write(_) | SweepError::Executor(_) => exit(ExitStatus::Internal, error),
+        SweepError::Read(_) | SweepError::Run(_) | SweepError::Write(_) | SweepError::Executor(_) => {
+            exit(ExitStatus::Internal, error)
+        }
         _ => usage(error),
     }
 }
@@ -116,7 +130,7 @@ fn run(args: &SweepRunArgs) -> anyhow::Result<ExitStatus> {
     let outcome = run_plan(&sweep, &plan, &machine, &args.sweep.runs, args.program.as_deref(), &mut |plan| {
         write_results(plan, &args.sweep.runs, &table)
     })?;
-    let after = SweepPlan::new(&sweep, &args.sweep.runs, &machine).map_err(failure)?;
+    let after = SweepPlan::new(&sweep, &args.sweep.runs, &machine, &observer()).map_err(failure)?;
     write_results(&after, &args.sweep.runs, &table)?;
     for line in ending_lines(&plan, &outcome, &args.sweep.runs) {
         output::note(&line);
@@ -158,9 +172,11 @@ pub(super) fn run_plan(
         None => std::env::current_exe().context("cannot tell where this program lies")?,
     };
     let asked = stop_requests()?;
+    let observer = observer();
     let scheduler = Scheduler {
         plan,
         runs_dir,
+        observer: &observer,
         slots: machine.slots(sweep).map_err(failure)?,
         options: sweep.run.clone(),
         poll: Duration::from_millis(100),
@@ -214,5 +230,5 @@ pub(super) fn status(outcome: &Outcome) -> ExitStatus {
 
 /// Whether nothing of a plan is left to run.
 pub(super) fn finished(plan: &SweepPlan) -> bool {
-    plan.runs.iter().all(|run| matches!(run.state, RunState::Done | RunState::Diverged))
+    plan.runs.iter().all(|run| run.state.is_final())
 }

@@ -1,8 +1,8 @@
 //! What `plan` and `sweep` show: tables, events, progress bars.
 
 use super::output;
+use crate::runs::RunFolder;
 use crate::sweep::run::{End, Event};
-use crate::sweep::state::RunFolder;
 use crate::sweep::{Outcome, PlannedRun, RunState, SweepPlan};
 use crate::units;
 use comfy_table::{CellAlignment, Table};
@@ -88,7 +88,7 @@ pub(super) fn plan_text(plan: &SweepPlan) -> String {
     }
     text += &format!("\n{table}\n\n");
     let total = |f: fn(&PlannedRun) -> f64| plan.runs.iter().map(f).sum::<f64>();
-    let (all, left) = plan.slot_hours();
+    let (all, left) = plan.gpu_hours();
     text += &format!(
         "total: {} tokens, {:.2e} FLOPs, {} one after another, {} of it left\n",
         units::si(total(|run| run.config.tokens as f64)),
@@ -103,16 +103,7 @@ pub(super) fn plan_text(plan: &SweepPlan) -> String {
 
 /// `12 done, 1 failed, 3 pending`.
 fn counts(plan: &SweepPlan) -> String {
-    const STATES: [RunState; 7] = [
-        RunState::Done,
-        RunState::Diverged,
-        RunState::Failed,
-        RunState::Running,
-        RunState::Resumable,
-        RunState::Pending,
-        RunState::DataMissing,
-    ];
-    let counted = STATES.iter().filter_map(|state| {
+    let counted = RunState::ALL.iter().filter_map(|state| {
         let count = plan.runs.iter().filter(|run| run.state == *state).count();
         (count > 0).then(|| format!("{count} {}", state.name()))
     });
@@ -134,7 +125,7 @@ pub(super) fn status_text(plan: &SweepPlan) -> String {
         ]);
     }
     align(&mut table, &["run", "label", "state"], &header);
-    let (_, left) = plan.slot_hours();
+    let (_, left) = plan.gpu_hours();
     let left = if left > 0.0 {
         format!("; {} left, one after another", units::duration(left * 3600.0))
     } else {
@@ -217,8 +208,12 @@ impl<'a> EventLog<'a> {
     pub(super) fn show(&mut self, event: &Event) {
         match event {
             Event::Already(..) => self.count(),
-            Event::Started { run, attempt, gpu } => {
-                let gpu = gpu.map_or(String::new(), |gpu| format!(" on GPU {gpu}"));
+            Event::Started { run, attempt, gpus } => {
+                let gpu = match gpus {
+                    [] => String::new(),
+                    [one] => format!(" on GPU {one}"),
+                    several => format!(" on GPUs {}", several.join(", ")),
+                };
                 let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
                 let resumed =
                     if self.plan.runs[*run].state == RunState::Resumable { ", from its checkpoint" } else { "" };
@@ -233,6 +228,10 @@ impl<'a> EventLog<'a> {
             Event::Retrying { run, reason } => {
                 self.remove_bar(*run);
                 self.say(&format!("crashed, will be tried again: {}: {reason}", self.label(*run)));
+            }
+            Event::Saved(run) => {
+                self.remove_bar(*run);
+                self.say(&format!("saved itself and will go on: {}", self.label(*run)));
             }
             Event::Ended(run, end) => {
                 self.remove_bar(*run);

@@ -1,7 +1,8 @@
 //! `lossfloor train`: one run.
 
-use super::device::{DeviceArg, check_kernels, pick};
-use super::{ExitStatus, exit, output, runtime, usage};
+use super::device::check_kernels;
+use super::sweep::observer;
+use super::{ExitStatus, exit, output, provenance, ranks, runtime, status_of, usage};
 use crate::arch::MixerSpec;
 use crate::arch::cost::FlopsPerToken;
 use crate::bridge::aten::set_deterministic;
@@ -12,16 +13,17 @@ use crate::ops::Backend;
 use crate::ops::attention::AttentionShape;
 use crate::plot::{FlameChart, FlamePart};
 use crate::record::{RunRecord, RunStatus, StepMetrics};
-use crate::train::folder::RunFolder;
+use crate::runs::{Attempt, Cause, Claim, ClaimError, Exit, RunFolder, tells_of_memory};
 use crate::train::profile::PhaseTime;
-use crate::train::{self, Compute, Outcome, TrainError, Trainer, device_name};
+use crate::train::ranks::Rendezvous;
+use crate::train::{self, Compute, Home, Outcome, TrainError, Trainer, device_name};
 use crate::units;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Train one model; the same command again carries on where it stopped
@@ -38,6 +40,15 @@ pub struct TrainArgs {
     /// Instead of training, time the operations of so many steps; writes profile.json, .svg and .png to the run's folder
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     profile: Option<u64>,
+    /// Time that is left to this process: `2h`, `30 min`, or as Slurm writes it, 1-12:00:00; it saves itself before the end
+    #[arg(long, value_name = "TIME")]
+    time_left: Option<String>,
+    /// How long before the end it saves itself
+    #[arg(long, value_name = "TIME", default_value = "5 min")]
+    lead: String,
+    /// The attempt whose folder a scheduler has made, with the log in it
+    #[arg(long, hide = true)]
+    attempt: Option<u32>,
     /// Print the run's record, or the profile, as JSON
     #[arg(long)]
     json: bool,
@@ -73,16 +84,65 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
             )));
         }
     }
-    let folder = RunFolder::lock(&args.runs.join(run.id().0)).map_err(train_error)?;
-    if args.profile.is_none()
-        && let Some(record) = folder.record().map_err(train_error)?
-        && matches!(record.status, RunStatus::Completed | RunStatus::Diverged)
-    {
-        output::note(&format!("run {} has ended: {}", record.run_id, record.status.name()));
-        return finish(&record, args.json);
+    let place = ranks::rendezvous()?;
+    if args.profile.is_some() && (place.is_some() || run.exec.processes() > 1) {
+        return Err(usage("--profile times one process; hint: --set exec.gpus=1"));
     }
+    let path = args.runs.join(run.id().0);
+    if place.is_none() && run.exec.processes() > 1 {
+        return match RunFolder::at(&path).record()?.filter(|record| is_final(record.status)) {
+            Some(record) => already(&record, args.json),
+            None => ranks::launch(&run),
+        };
+    }
+    if place.as_ref().is_some_and(|place| place.rank > 0) {
+        return follow(&run, place.as_ref(), &args);
+    }
+    let attempt = args.attempt.map(|number| Attempt::of(&RunFolder::at(&path), number));
+    let mut open = attempt.clone();
+    let result = lead(&run, place.as_ref(), &args, &path, &mut open);
+    if let Some(attempt) = open {
+        note_end(&attempt, &RunFolder::at(&path), &result);
+    }
+    result
+}
 
-    let device = pick(&run.exec.device.parse::<DeviceArg>().map_err(|e| usage(format!("exec.device: {e}")))?)?;
+fn is_final(status: RunStatus) -> bool {
+    matches!(status, RunStatus::Completed | RunStatus::Diverged)
+}
+
+fn already(record: &RunRecord, json: bool) -> anyhow::Result<ExitStatus> {
+    output::note(&format!("run {} has ended: {}", record.run_id, record.status.name()));
+    finish(record, json)
+}
+
+/// Writes down how an attempt ended. What cannot be written is not worth another error: the next attempt notes it.
+fn note_end(attempt: &Attempt, folder: &RunFolder, result: &anyhow::Result<ExitStatus>) {
+    let (status, reason) = match result {
+        Ok(status) => (*status, None),
+        Err(error) => (status_of(error), Some(error.to_string())),
+    };
+    let taken = |error: &anyhow::Error| {
+        matches!(error.downcast_ref::<ClaimError>(), Some(ClaimError::Held { .. } | ClaimError::OutOfSight { .. }))
+    };
+    let cause = match status {
+        _ if result.as_ref().is_err_and(taken) => Cause::Taken,
+        ExitStatus::Done => Cause::Done,
+        ExitStatus::Saved => Cause::Saved,
+        ExitStatus::Interrupted => Cause::Interrupted,
+        ExitStatus::Diverged => Cause::Diverged,
+        ExitStatus::OutOfMemory => Cause::Oom,
+        ExitStatus::Usage => Cause::Config,
+        ExitStatus::Unavailable => Cause::Unavailable,
+        ExitStatus::Internal | ExitStatus::SweepFailed | ExitStatus::NoFit => Cause::Crash,
+    };
+    let step = folder.checkpoint_steps().last().copied().unwrap_or(0);
+    let _ = attempt.end_if_open(&Exit::now(cause, Some(status as i32), reason, step));
+}
+
+/// How this process computes its part of a run, once nothing stands against it.
+fn compute(run: &RunConfig, place: Option<&Rendezvous>) -> anyhow::Result<Compute> {
+    let device = ranks::device(run, place)?;
     let precision = match (run.exec.precision, device) {
         (PrecisionChoice::Fp32, _) | (PrecisionChoice::Auto, tch::Device::Cpu) => Precision::Fp32,
         (PrecisionChoice::Bf16, _) | (PrecisionChoice::Auto, _) => Precision::Bf16,
@@ -94,24 +154,142 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
     };
     check_kernels(device, backend, "set exec.backend: reference for plain tensor code, many times slower")?;
     set_deterministic(run.exec.deterministic);
-    let compute = Compute { device, precision, backend };
-    if let Some(steps) = args.profile {
-        return profile(&run, compute, steps, &folder, args.json);
-    }
-    write_atomic(&folder.file("config.yaml"), load::to_yaml(&run.written()).as_bytes())?;
-    write_atomic(&folder.file("env.json"), serde_json::to_string_pretty(&environment(&run, &compute))?.as_bytes())?;
+    Ok(Compute { device, precision, backend })
+}
 
-    let stop = stop_flag()?;
-    let trainer = Trainer::new(&run, compute, &folder).map_err(train_error)?;
-    let mut progress = Progress::new(&run, trainer.step(), compute);
-    let outcome = trainer.train(&stop, &mut |metrics| progress.show(metrics));
-    progress.close();
-    match outcome.map_err(train_error)? {
+/// A rank that computes its share and leaves files and words to rank 0.
+fn follow(run: &RunConfig, place: Option<&Rendezvous>, args: &TrainArgs) -> anyhow::Result<ExitStatus> {
+    let compute = compute(run, place)?;
+    let stop = StopRequest::listen(args)?;
+    let ranks = ranks::meet(run, place, compute.device)?;
+    let size = ranks.size();
+    let outcome = guarded(size, || {
+        Trainer::new(run, compute, None, ranks, &mut |_| {}).and_then(|t| t.train(&|| stop.is_made(), &mut |_| {}))
+    })?;
+    Ok(match outcome {
+        Outcome::Ended(record) if record.status == RunStatus::Diverged => ExitStatus::Diverged,
+        Outcome::Ended(_) => ExitStatus::Done,
+        Outcome::Interrupted { .. } => stop.status(),
+    })
+}
+
+/// The only process of a run, or rank 0 of several: it has the run's folder. `attempt` is left to be closed.
+fn lead(
+    run: &RunConfig,
+    place: Option<&Rendezvous>,
+    args: &TrainArgs,
+    path: &Path,
+    attempt: &mut Option<Attempt>,
+) -> anyhow::Result<ExitStatus> {
+    let stop = StopRequest::listen(args)?;
+    let observer = observer();
+    let claim = Claim::take(path, &observer).map_err(|error| match error {
+        ClaimError::Held { .. } | ClaimError::OutOfSight { .. } => {
+            let exit = super::Exit { status: ExitStatus::Usage, message: error.to_string() };
+            anyhow::Error::from(error).context(exit)
+        }
+        other => other.into(),
+    })?;
+    if args.profile.is_none()
+        && let Some(record) = claim.record()?.filter(|record| is_final(record.status))
+    {
+        return already(&record, args.json);
+    }
+    let compute = compute(run, place)?;
+    if let Some(steps) = args.profile {
+        return profile(run, compute, steps, &claim, args.json);
+    }
+    let attempt = match attempt {
+        Some(given) => {
+            refuse_standstill(&claim, given)?;
+            given
+        }
+        None => attempt.insert(Attempt::begin(&claim)?),
+    };
+    claim.close_lost_attempts(attempt.number)?;
+    claim.archive_record()?;
+    write_atomic(&claim.config(), load::to_yaml(&run.written()).as_bytes())?;
+    let environment = environment(run, &compute, place);
+    note_changes(&claim, attempt, &environment);
+    attempt.set_environment(&environment)?;
+    if let Some(patch) = provenance::difference() {
+        attempt.set_difference(&patch)?;
+    }
+
+    let home = Home { claim: &claim, attempt: attempt.number };
+    home.begin(run)?;
+    let ranks = ranks::meet(run, place, compute.device)?;
+    let mut progress = None;
+    let size = ranks.size();
+    let outcome = guarded(size, || {
+        let mut passed_over = |error: &TrainError| output::note(&format!("warning: {error}"));
+        let trainer = Trainer::new(run, compute, Some(home), ranks, &mut passed_over)?;
+        let bar = progress.insert(Progress::new(run, trainer.step(), compute));
+        trainer.train(&|| stop.is_made(), &mut |metrics| bar.show(metrics))
+    });
+    if let Some(progress) = progress {
+        progress.close();
+    }
+    match outcome? {
         Outcome::Ended(record) => finish(&record, args.json),
         Outcome::Interrupted { step } => Err(exit(
-            ExitStatus::Interrupted,
-            format!("interrupted; saved at step {step} of {}, the same command carries on", run.steps()),
+            stop.status(),
+            format!("{}; saved at step {step} of {}, the same command carries on", stop.reason(), run.steps()),
         )),
+    }
+}
+
+/// Trains as one of `ranks` processes; a panic of LibTorch's operations that tells of memory becomes an error of its own.
+fn guarded(ranks: usize, train: impl FnOnce() -> Result<Outcome, TrainError>) -> anyhow::Result<Outcome> {
+    /// Within this the watch has noticed that another rank is gone, and ends this process with the better message.
+    const WATCH_KNOWS: Duration = Duration::from_secs(3);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(train));
+    if ranks > 1 && matches!(outcome, Ok(Err(TrainError::Bridge(_)))) {
+        std::thread::sleep(WATCH_KNOWS);
+    }
+    match outcome {
+        Ok(Err(error)) if tells_of_memory(&error.to_string()) => Err(exit(ExitStatus::OutOfMemory, error)),
+        Ok(outcome) => outcome.map_err(train_error),
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            let said = said.lines().next().unwrap_or_default();
+            let status = if tells_of_memory(said) { ExitStatus::OutOfMemory } else { ExitStatus::Internal };
+            Err(exit(status, said))
+        }
+    }
+}
+
+/// Refuses to go on where the last attempts have all ended at the step at which they began.
+fn refuse_standstill(folder: &RunFolder, attempt: &Attempt) -> anyhow::Result<()> {
+    const PATIENCE: usize = 3;
+    let saved = folder.checkpoint_steps().last().copied().unwrap_or(0);
+    let before: Vec<Attempt> = folder.attempts().into_iter().filter(|a| a.number < attempt.number).collect();
+    let stood = |attempt: &Attempt| {
+        let began = attempt.environment().and_then(|environment| environment["step"].as_u64());
+        let stopped = attempt.exit().is_none_or(|exit| matches!(exit.cause, Cause::Saved | Cause::Lost));
+        stopped && began == Some(saved)
+    };
+    if before.len() >= PATIENCE && before.iter().rev().take(PATIENCE).all(stood) {
+        return Err(exit(
+            ExitStatus::Internal,
+            format!(
+                "{PATIENCE} attempts in a row ended before a step beyond {saved} was saved; hint: give it more time, or                  save more often (exec.checkpoint.every)"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Says where this attempt differs from the one before in what may change its numbers.
+fn note_changes(folder: &RunFolder, attempt: &Attempt, environment: &serde_json::Value) {
+    let before =
+        folder.attempts().into_iter().filter(|a| a.number < attempt.number).rev().find_map(|a| a.environment());
+    let Some(before) = before else { return };
+    for (key, what) in [("program", "another build of this program"), ("device", "another kind of device")] {
+        if before[key] != environment[key] {
+            output::note(&format!("warning: this attempt has {what} than the one before; see env.json of both"));
+        }
     }
 }
 
@@ -182,14 +360,64 @@ fn milliseconds(seconds: f64) -> String {
     format!("{:.2} ms", seconds * 1e3)
 }
 
-/// Set by the first SIGINT or SIGTERM; a second one ends the process at once.
-fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, ExitStatus::Interrupted as i32, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+/// What may ask a run to save itself: a signal, or the end of its time.
+struct StopRequest {
+    /// The first signal, 0 for none.
+    signal: Arc<AtomicUsize>,
+    deadline: Option<Instant>,
+}
+
+impl StopRequest {
+    /// Listens for SIGINT, of which a second one ends the process at once; and for SIGTERM and SIGUSR2, by which
+    /// schedulers ask for room.
+    fn listen(args: &TrainArgs) -> anyhow::Result<Self> {
+        use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+        let signal = Arc::new(AtomicUsize::new(0));
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let now = ExitStatus::Interrupted as i32;
+        signal_hook::flag::register_conditional_shutdown(SIGINT, now, Arc::clone(&interrupted))?;
+        signal_hook::flag::register(SIGINT, interrupted)?;
+        for number in [SIGINT, SIGTERM, SIGUSR2] {
+            signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
+        }
+        let lead = duration("--lead", &args.lead)?;
+        let deadline = match &args.time_left {
+            Some(text) if text.eq_ignore_ascii_case("unlimited") => None,
+            Some(text) => {
+                let left = duration("--time-left", text)?;
+                // Where there is less than twice the lead, half of the time is for steps.
+                Some(Instant::now() + left - lead.min(left / 2))
+            }
+            None => None,
+        };
+        Ok(Self { signal, deadline })
     }
-    Ok(stop)
+
+    fn is_made(&self) -> bool {
+        self.signal.load(Ordering::Relaxed) != 0 || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// What a process ends with that was stopped so.
+    fn status(&self) -> ExitStatus {
+        match self.signal.load(Ordering::Relaxed) as i32 {
+            signal_hook::consts::SIGINT => ExitStatus::Interrupted,
+            _ => ExitStatus::Saved,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self.signal.load(Ordering::Relaxed) as i32 {
+            signal_hook::consts::SIGINT => "interrupted",
+            0 => "its time is nearly over",
+            _ => "asked to make room",
+        }
+    }
+}
+
+fn duration(flag: &str, text: &str) -> anyhow::Result<Duration> {
+    let seconds = crate::units::seconds(text).or_else(|| crate::slurm::seconds(text));
+    let seconds = seconds.ok_or_else(|| usage(format!("{flag}: '{text}' is no time such as 2h, 30 min or 1-12:00:00")));
+    Ok(Duration::from_secs_f64(seconds?))
 }
 
 /// The kernel of each kind of attention that a model has.
@@ -215,15 +443,22 @@ fn attention_kernels(run: &RunConfig, compute: &Compute) -> BTreeMap<String, &'s
     windows.map(|window| (named(window), kernel(window))).collect()
 }
 
-fn environment(run: &RunConfig, compute: &Compute) -> serde_json::Value {
+fn environment(run: &RunConfig, compute: &Compute, place: Option<&Rendezvous>) -> serde_json::Value {
     serde_json::json!({
         "lossfloor": env!("CARGO_PKG_VERSION"),
+        "program": provenance::program(),
+        "git": provenance::commit(),
         "libtorch": crate::bridge::libtorch_version(),
+        "driver": provenance::driver(),
+        "gpus": crate::bridge::gpu_names(),
         "device": device_name(compute.device),
         "precision": compute.precision.name(),
+        "backend": compute.backend.name(),
         "attention": attention_kernels(run, compute),
         "cpu_threads": tch::get_num_threads(),
-        "host": std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim(),
+        "ranks": place.map_or(1, |place| place.size),
+        "host": rustix::system::uname().nodename().to_string_lossy(),
+        "environment": provenance::environment(),
         "command": std::env::args().collect::<Vec<_>>(),
         "started_at": jiff::Timestamp::now().to_string(),
     })

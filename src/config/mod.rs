@@ -158,8 +158,16 @@ pub struct ExecSection {
     pub deterministic: Option<bool>,
     /// Rows that go through the model at once; default as many as fit a fixed number of tokens.
     pub micro_batch: Option<usize>,
-    /// CPU threads of one run; default all.
+    /// CPU threads of one process; default all.
     pub threads: Option<usize>,
+    /// Processes on each node, one for each GPU (or for `threads` cores, on a CPU), that share every batch; default 1.
+    pub gpus: Option<usize>,
+    /// Machines; default 1.
+    pub nodes: Option<usize>,
+    /// `auto` (NCCL between GPUs, Gloo between CPUs), `nccl` or `gloo`.
+    pub collectives: Option<CollectivesChoice>,
+    /// `replicated` or `sharded` (ZeRO stage 1: each process keeps a part); default replicated.
+    pub optimizer: Option<OptimizerState>,
     pub checkpoint: CheckpointSection,
 }
 
@@ -181,6 +189,27 @@ pub enum PrecisionChoice {
     Auto,
     Fp32,
     Bf16,
+}
+
+/// `exec.collectives` as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectivesChoice {
+    #[default]
+    Auto,
+    Nccl,
+    Gloo,
+}
+
+/// Where the optimiser's moments are when several processes train one model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerState {
+    /// All of them in every process.
+    #[default]
+    Replicated,
+    /// Each process has a part and updates that part of the parameters.
+    Sharded,
 }
 
 /// `exec.backend` as written.

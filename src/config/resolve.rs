@@ -2,12 +2,13 @@
 
 use super::load::ConfigError;
 use super::{
-    BackendChoice, CheckpointSection, DataSection, ExecSection, ExperimentConfig, ModelSection, PrecisionChoice,
-    ScalingRule, ScalingSection, TrainSection,
+    BackendChoice, CheckpointSection, CollectivesChoice, DataSection, ExecSection, ExperimentConfig, ModelSection,
+    OptimizerState, PrecisionChoice, ScalingRule, ScalingSection, TrainSection,
 };
 use crate::arch::{self, Architecture, ModelConfig, ModelShape, cost};
 use crate::scaling::{HyperparameterTransfer, ModelScaling, Parametrization, TokenRule};
 use crate::schedule::LrSchedule;
+use crate::units;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,11 @@ pub struct ExecConfig {
     /// Rows that go through the model at once.
     pub micro_batch: usize,
     pub threads: Option<usize>,
+    /// Processes on each node.
+    pub gpus: usize,
+    pub nodes: usize,
+    pub collectives: CollectivesChoice,
+    pub optimizer: OptimizerState,
     /// Seconds between checkpoints.
     pub checkpoint_every_s: f64,
     pub checkpoint_keep: usize,
@@ -213,20 +219,11 @@ fn budget_params(
     })
 }
 
-/// Seconds of `15 min`, `1 h`, `30 s`.
-fn seconds(text: &str) -> Option<f64> {
-    let (number, unit) = text.trim().split_once(' ').or_else(|| {
-        let split = text.find(|c: char| c.is_alphabetic())?;
-        Some(text.split_at(split))
-    })?;
-    let factor = match unit.trim() {
-        "s" | "sec" => 1.0,
-        "min" => 60.0,
-        "h" => 3600.0,
-        "d" => 86_400.0,
-        _ => return None,
-    };
-    number.trim().parse::<f64>().ok().filter(|n| *n > 0.0).map(|n| n * factor)
+impl ExecConfig {
+    /// Processes that train the run together.
+    pub fn processes(&self) -> usize {
+        self.gpus * self.nodes
+    }
 }
 
 impl RunConfig {
@@ -466,6 +463,10 @@ impl RunConfig {
                 deterministic: Some(self.exec.deterministic),
                 micro_batch: Some(self.exec.micro_batch),
                 threads: self.exec.threads,
+                gpus: Some(self.exec.gpus),
+                nodes: Some(self.exec.nodes),
+                collectives: Some(self.exec.collectives),
+                optimizer: Some(self.exec.optimizer),
                 checkpoint: CheckpointSection {
                     every: Some(format!("{} s", self.exec.checkpoint_every_s)),
                     keep: Some(self.exec.checkpoint_keep),
@@ -479,7 +480,7 @@ fn exec_config(section: &ExecSection, seq_len: usize, batch_rows: usize) -> Resu
     /// Tokens that go through a model at once unless the config says otherwise.
     const MICRO_BATCH_TOKENS: usize = 32_768;
     let every = section.checkpoint.every.as_deref().unwrap_or("10 min");
-    let checkpoint_every_s = seconds(every).ok_or_else(|| {
+    let checkpoint_every_s = units::seconds(every).ok_or_else(|| {
         ConfigError::value("exec.checkpoint.every", format!("'{every}' is no time such as 15 min, 1 h or 30 s"))
     })?;
     let micro_batch = section.micro_batch.unwrap_or((MICRO_BATCH_TOKENS / seq_len).max(1)).min(batch_rows);
@@ -490,6 +491,17 @@ fn exec_config(section: &ExecSection, seq_len: usize, batch_rows: usize) -> Resu
     if keep == 0 {
         return Err(ConfigError::value("exec.checkpoint.keep", "at least one checkpoint is kept"));
     }
+    let gpus = section.gpus.unwrap_or(1);
+    let nodes = section.nodes.unwrap_or(1);
+    for (key, count) in [("exec.gpus", gpus), ("exec.nodes", nodes)] {
+        if count == 0 {
+            return Err(ConfigError::value(key, "must be at least 1"));
+        }
+    }
+    if gpus * nodes > batch_rows {
+        let problem = format!("{} processes cannot share a batch of {batch_rows} rows", gpus * nodes);
+        return Err(ConfigError::value("exec.gpus", format!("{problem}; hint: use fewer, or a larger batch")));
+    }
     Ok(ExecConfig {
         device: section.device.clone().unwrap_or_else(|| "auto".to_owned()),
         precision: section.precision.unwrap_or_default(),
@@ -497,6 +509,10 @@ fn exec_config(section: &ExecSection, seq_len: usize, batch_rows: usize) -> Resu
         deterministic: section.deterministic.unwrap_or(false),
         micro_batch,
         threads: section.threads,
+        gpus,
+        nodes,
+        collectives: section.collectives.unwrap_or_default(),
+        optimizer: section.optimizer.unwrap_or_default(),
         checkpoint_every_s,
         checkpoint_keep: keep,
     })

@@ -37,7 +37,7 @@ pub struct Step {
     pub rates: [Rates; 2],
 }
 
-/// Flat tensors of equal length; gradients are zero afterwards.
+/// Flat tensors of equal length: what one process updates. Gradients are zero afterwards.
 #[derive(Debug)]
 pub struct Arenas<'a> {
     pub values: &'a Tensor,
@@ -67,16 +67,19 @@ impl DeviceState {
         self.numbers.get(2)
     }
 
-    /// Clips and updates.
-    pub fn step(&mut self, arenas: &Arenas, step: &Step, lr: f64) {
+    /// Clips by the norm of `all_grads`, of which the gradients in `arenas` are a part, and updates.
+    pub fn step(&mut self, all_grads: &Tensor, arenas: &Arenas, step: &Step, lr: f64) {
         let Arenas { values, grads, first_moment, second_moment, shadow } = *arenas;
-        let (device, count) = (values.device(), values.numel() as i64);
+        let (device, count, all) = (values.device(), values.numel() as i64, all_grads.numel() as i64);
         let _operation = operation("gradient norm and AdamW");
         let _ = self.numbers.get(0).fill_(lr);
-        run(&SOURCE, "square_sums", device, Shape::line(PARTS, 512), &arguments![grads, &self.parts, count]);
+        run(&SOURCE, "square_sums", device, Shape::line(PARTS, 512), &arguments![all_grads, &self.parts, all]);
         let (beta1, beta2) = step.betas;
         let finish = arguments![&self.parts, &self.numbers, PARTS as i32, step.grad_clip as f32, beta1, beta2];
         run(&SOURCE, "norm_finish", device, Shape::line(1, 1024), &finish);
+        if count == 0 {
+            return;
+        }
         let [a, b] = step.rates;
         let update = arguments![
             values,

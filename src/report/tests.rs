@@ -43,6 +43,7 @@ fn record(run_id: &str, depth: u64, status: RunStatus) -> RunRecord {
         wall_s: 3723.5,
         tokens_per_s: 1.25e5,
         device: "cpu".into(),
+        processes: 1,
         git_commit: None,
         finished_at: "2026-01-02T03:04:05Z".into(),
     }

@@ -17,6 +17,7 @@ use crate::data::{CorpusInfo, DataError, ProgressFn, synthetic};
 use crate::files::{ReadError, WriteError};
 use crate::plot::PlotError;
 use crate::report::results::{self, ResultsError};
+use crate::runs::Observer;
 use crate::sweep::devices::Machine;
 use crate::sweep::{SweepError, SweepFile, SweepPlan, plan};
 use std::path::{Path, PathBuf};
@@ -125,7 +126,7 @@ impl Study {
     }
 
     /// Its sweep, on its corpus.
-    pub fn plan(&self, machine: &Machine) -> Result<(SweepFile, SweepPlan), StudyError> {
+    pub fn plan(&self, machine: &Machine, observer: &Observer) -> Result<(SweepFile, SweepPlan), StudyError> {
         let mut assignments = Vec::new();
         if let Some(folder) = self.corpus_folder() {
             for (key, prefix) in [("data.train", "train"), ("data.val", "validation")] {
@@ -135,7 +136,7 @@ impl Study {
         }
         assignments.extend(self.sweep_assignments.iter().cloned());
         let sweep = SweepFile::read(&self.file.sweep, &assignments)?;
-        let plan = SweepPlan::new(&sweep, &self.runs_dir, machine)?;
+        let plan = SweepPlan::new(&sweep, &self.runs_dir, machine, observer)?;
         Ok((sweep, plan))
     }
 

@@ -1,5 +1,6 @@
 //! What this machine has to run things on, found without LibTorch.
 
+use super::packing::Need;
 use super::{SweepError, SweepFile};
 use serde_json::Value;
 
@@ -12,15 +13,42 @@ pub struct Machine {
     pub cores: usize,
 }
 
-/// Where runs go: some on a GPU each, the others on cores of the CPU.
+/// Where runs go: some on GPUs, the others on cores of the CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slots {
-    /// One entry per run that fits: the GPU it would see.
+    /// One entry for each run that fits on it: a GPU.
     pub gpus: Vec<String>,
     /// Cores that runs without a GPU share.
     pub cores: usize,
     /// Runs at once, at most.
     pub most: usize,
+}
+
+impl Slots {
+    /// All of it.
+    pub fn whole(&self) -> Need {
+        Need { gpus: self.gpus.len(), cores: self.cores }
+    }
+
+    /// `count` different GPUs that have room beside what is `taken`, the emptiest first; fewer where there are no more.
+    pub fn pick(&self, count: usize, taken: &[String]) -> Vec<String> {
+        let mut free = self.gpus.clone();
+        for gpu in taken {
+            if let Some(position) = free.iter().position(|one| one == gpu) {
+                free.remove(position);
+            }
+        }
+        let room = |gpu: &String| free.iter().filter(|one| *one == gpu).count();
+        let mut different: Vec<String> = Vec::new();
+        for gpu in &free {
+            if !different.contains(gpu) {
+                different.push(gpu.clone());
+            }
+        }
+        different.sort_by_key(|gpu| std::cmp::Reverse(room(gpu)));
+        different.truncate(count);
+        different
+    }
 }
 
 impl Machine {
@@ -83,7 +111,14 @@ fn count_gpus() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::Machine;
+    use super::{Machine, Slots};
+
+    #[test]
+    fn a_run_gets_different_gpus_and_the_emptiest_first() {
+        let slots = Slots { gpus: ["0", "1", "2", "0", "1", "2"].map(str::to_owned).into(), cores: 1, most: 9 };
+        assert_eq!(slots.pick(2, &["0".to_owned()]), ["1", "2"]);
+        assert_eq!(slots.pick(9, &["1".to_owned(), "1".to_owned()]), ["0", "2"]);
+    }
 
     #[test]
     fn visible_devices_are_read_as_cuda_does() {

@@ -1,6 +1,6 @@
 //! Starting runs. [`ProcessExecutor`] starts `train` as a child process; tests invent processes.
 
-use super::state::RunFolder;
+use crate::runs::{Attempt, RunFolder};
 use std::fs::OpenOptions;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -42,8 +42,10 @@ pub struct Job {
     pub folder: RunFolder,
     /// Parent of all such folders.
     pub runs_dir: PathBuf,
-    /// The GPU it shall see; none for a run on the CPU.
-    pub gpu: Option<String>,
+    /// Which attempt this is; its output goes to the log there.
+    pub attempt: Attempt,
+    /// The GPUs it shall see; none for a run on the CPU.
+    pub gpus: Vec<String>,
 }
 
 /// How a process ended.
@@ -73,7 +75,8 @@ pub trait Executor {
     fn start(&mut self, job: &Job) -> Result<Box<dyn Process>, ExecutorError>;
 }
 
-/// Starts `PROGRAM train CONFIG --runs DIR`, output appended to the run's log.
+/// Starts `PROGRAM train CONFIG --runs DIR --attempt N`, output in the attempt's log. Several ranks are started by that
+/// command.
 ///
 /// The child has its own process group, so that a terminal's Ctrl-C reaches the scheduler alone; and it outlives a
 /// scheduler that dies.
@@ -91,7 +94,7 @@ impl ProcessExecutor {
 
 impl Executor for ProcessExecutor {
     fn start(&mut self, job: &Job) -> Result<Box<dyn Process>, ExecutorError> {
-        let path = job.folder.log();
+        let path = job.attempt.log();
         let log = OpenOptions::new().create(true).append(true).open(&path);
         let log_error = |source| ExecutorError::Log { path: path.clone(), source };
         let log = log.map_err(log_error)?;
@@ -101,7 +104,9 @@ impl Executor for ProcessExecutor {
             .arg(job.folder.config())
             .arg("--runs")
             .arg(&job.runs_dir)
-            .env("CUDA_VISIBLE_DEVICES", job.gpu.as_deref().unwrap_or(""))
+            .arg("--attempt")
+            .arg(job.attempt.number.to_string())
+            .env("CUDA_VISIBLE_DEVICES", job.gpus.join(","))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(both)

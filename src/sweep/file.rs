@@ -161,12 +161,19 @@ pub struct RunSection {
     pub retries: Option<u32>,
     /// Which run goes first.
     pub order: Order,
-    /// Endings that are not tried again.
-    pub no_retry: Vec<NoRetry>,
+    /// Endings that are not tried again; default all of them.
+    pub no_retry: Option<Vec<NoRetry>>,
     /// Start nothing new after this many failures; default: carry on.
     pub stop_sweep_after: Option<usize>,
     /// For a later version.
     pub stop_run: Option<Value>,
+}
+
+impl RunSection {
+    /// Whether runs that ended so are not tried again.
+    pub fn refuses(&self, ending: NoRetry) -> bool {
+        self.no_retry.as_ref().is_none_or(|list| list.contains(&ending))
+    }
 }
 
 /// `backends`: where runs go.

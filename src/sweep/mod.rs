@@ -8,6 +8,7 @@ pub mod executor;
 pub mod expression;
 mod file;
 pub mod grid;
+pub mod packing;
 pub mod plan;
 pub mod run;
 mod speed;
@@ -21,6 +22,7 @@ pub use state::RunState;
 
 use crate::config::ConfigError;
 use crate::files::{ReadError, WriteError};
+use crate::runs::RunError;
 
 /// Why a sweep cannot be planned or carried on.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,9 @@ pub enum SweepError {
     /// A file of a run cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A file of a run cannot be read, or is not what was expected.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// A file of a run cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

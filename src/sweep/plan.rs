@@ -2,13 +2,15 @@
 
 use super::devices::Machine;
 use super::grid::{self, Point};
+use super::packing::Need;
 use super::speed::Speeds;
-use super::state::{RunFolder, RunState};
+use super::state::RunState;
 use super::{SweepError, SweepFile};
 use crate::arch::cost::{ParamCount, TrainingMemory};
 use crate::arch::params::ParamRole;
-use crate::config::{ConfigError, ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, RunId, load};
+use crate::config::{ConfigError, ExecConfig, ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, RunId, load};
 use crate::record::RunRecord;
+use crate::runs::{Observer, RunFolder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -46,7 +48,16 @@ pub struct PlannedRun {
 }
 
 impl PlannedRun {
-    /// Cores that the run takes where it has no GPU.
+    /// What the run takes of one machine.
+    pub fn need(&self) -> Need {
+        let ExecConfig { gpus, threads, .. } = &self.config.exec;
+        match self.on_gpu {
+            true => Need { gpus: *gpus, cores: 0 },
+            false => Need { gpus: 0, cores: gpus * threads.unwrap_or(1) },
+        }
+    }
+
+    /// Cores of each of its processes, where it has no GPU.
     pub fn threads(&self) -> usize {
         self.config.exec.threads.unwrap_or(1)
     }
@@ -54,7 +65,7 @@ impl PlannedRun {
     /// Estimated seconds that are left of it.
     pub fn seconds_left(&self) -> f64 {
         match self.state {
-            RunState::Done | RunState::Diverged => 0.0,
+            state if state.is_final() => 0.0,
             _ => self.seconds * (1.0 - self.step as f64 / self.config.steps() as f64).clamp(0.0, 1.0),
         }
     }
@@ -75,7 +86,7 @@ pub struct SweepPlan {
 
 impl SweepPlan {
     /// Expands and resolves `sweep`; every run, before anything starts.
-    pub fn new(sweep: &SweepFile, runs_dir: &Path, machine: &Machine) -> Result<Self, SweepError> {
+    pub fn new(sweep: &SweepFile, runs_dir: &Path, machine: &Machine, observer: &Observer) -> Result<Self, SweepError> {
         let points = grid::expand(sweep)?;
         if sweep.run.stop_run.is_some() {
             return Err(sweep.layout("run.stop_run", "not supported by this version; hint: leave it out"));
@@ -87,7 +98,7 @@ impl SweepPlan {
         let mut known: HashMap<RunId, usize> = HashMap::new();
         let mut merged = 0;
         for point in points {
-            let run = plan_run(sweep, point, machine, &facts, &speeds, runs_dir)?;
+            let run = plan_run(sweep, point, machine, &facts, &speeds, (runs_dir, observer))?;
             match known.get(&run.id) {
                 Some(&index) => {
                     runs[index].points += 1;
@@ -111,9 +122,11 @@ impl SweepPlan {
         Ok(Self { name: sweep.sweep.clone(), runs, notes, basis })
     }
 
-    /// Estimated hours of one slot: of all runs, and of what is left of them.
-    pub fn slot_hours(&self) -> (f64, f64) {
-        let sum = |f: &dyn Fn(&PlannedRun) -> f64| self.runs.iter().map(f).sum::<f64>() / 3600.0;
+    /// Estimated hours of GPUs (or of processes on a CPU): of all runs, and of what is left of them.
+    pub fn gpu_hours(&self) -> (f64, f64) {
+        let sum = |f: &dyn Fn(&PlannedRun) -> f64| {
+            self.runs.iter().map(|run| f(run) * run.config.exec.processes() as f64).sum::<f64>() / 3600.0
+        };
         (sum(&|run| run.seconds), sum(&PlannedRun::seconds_left))
     }
 
@@ -133,7 +146,7 @@ impl SweepPlan {
                 })
             })
             .collect();
-        let (all, left) = self.slot_hours();
+        let (all, left) = self.gpu_hours();
         json!({
             "sweep": self.name, "count": self.runs.len(), "runs": runs, "gpu_hours": all, "gpu_hours_left": left,
             "estimate": self.basis, "notes": self.notes,
@@ -186,7 +199,7 @@ fn plan_run(
     machine: &Machine,
     facts: &FactsCache,
     speeds: &Speeds,
-    runs_dir: &Path,
+    (runs_dir, observer): (&Path, &Observer),
 ) -> Result<PlannedRun, SweepError> {
     let refuse = |problem: String| SweepError::Point { origin: sweep.origin.clone(), point: point.name(), problem };
     let tree = without_unsupported(point.tree.clone()).map_err(refuse)?;
@@ -208,7 +221,8 @@ fn plan_run(
         [&config.train_data, &config.val_data].into_iter().any(|path| facts.get(path).is_ok_and(|f| f.is_none()));
     let id = config.id();
     let folder = RunFolder::new(runs_dir, &id);
-    let (state, record) = if missing { (RunState::DataMissing, None) } else { (folder.state()?, folder.record()?) };
+    let (state, record) =
+        if missing { (RunState::DataMissing, None) } else { (RunState::of(&folder, observer)?, folder.record()?) };
     let flops = config.flops();
     let element = match config.exec.precision {
         PrecisionChoice::Fp32 => 4,
@@ -217,7 +231,7 @@ fn plan_run(
     };
     let micro_batch_tokens = (config.exec.micro_batch * config.seq_len) as u64;
     let step = match &record {
-        Some(record) if matches!(state, RunState::Done | RunState::Diverged) => record.steps,
+        Some(record) if state.is_final() => record.steps,
         _ if missing => 0,
         _ => folder.last_metrics().map_or(0, |metrics| metrics.step),
     };
@@ -238,30 +252,15 @@ fn plan_run(
     };
     run.seconds = match record.filter(|_| run.state == RunState::Done) {
         Some(record) => record.wall_s,
-        None => flops / speeds.of(&run),
+        None => flops / (speeds.of(&run) * run.config.exec.processes() as f64),
     };
     Ok(run)
 }
 
-/// Takes the execution settings that a later version acts on out of a tree, where they ask for what happens anyway.
+/// Takes what a later version acts on out of a tree, where it asks for what happens anyway.
 fn without_unsupported(mut tree: Value) -> Result<Value, String> {
     let Some(exec) = tree.get_mut("exec").and_then(Value::as_object_mut) else { return Ok(tree) };
-    let one = |value: &Value| value.as_u64() == Some(1);
-    for (key, harmless, problem) in [
-        ("gpus", &one as &dyn Fn(&Value) -> bool, "a run uses one GPU in this version; hint: leave it out or write 1"),
-        ("nodes", &one, "a run uses one node in this version; hint: leave it out or write 1"),
-        (
-            "activation_checkpointing",
-            &|value: &Value| value == &Value::Bool(false),
-            "not supported by this version; hint: lower exec.micro_batch instead",
-        ),
-    ] {
-        if let Some(value) = exec.remove(key)
-            && !harmless(&value)
-        {
-            return Err(format!("exec.{key} = {value}: {problem}"));
-        }
-    }
+    exec.remove("activation_checkpointing");
     match exec.get("device").and_then(Value::as_str) {
         Some(device) if device.starts_with("cuda:") => Err(format!(
             "exec.device = {device}: a sweep chooses the GPU; hint: write cuda, and name GPUs in backends.local.gpus"

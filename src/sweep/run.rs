@@ -1,20 +1,22 @@
 //! [`Scheduler`]: carries out a plan, one process per run, as many at once as there are slots.
 //!
 //! A run's own record decides how it ended. A run whose lock is held by a process that this scheduler did not start is
-//! waited for, never started a second time: that is how a scheduler takes over from one that died. Among the runs that
-//! wait, the first that fits goes next, so cores may pass by a run that needs many of them until the others are done.
+//! waited for, never started a second time: that is how a scheduler takes over from one that died. Which run goes next,
+//! [`packing`](super::packing) says.
 
 use super::devices::Slots;
 use super::executor::{Ending, Executor, Job, Process};
 use super::file::{NoRetry, Order, RunSection};
+use super::packing::{self, Candidate};
 use super::plan::{PlannedRun, SweepPlan};
-use super::state::{RunFolder, RunState, Worker, record_without_result};
+use super::state::RunState;
 use super::{SweepError, SweepFile};
 use crate::config::load;
 use crate::files;
 use crate::record::{RunRecord, RunStatus};
+use crate::runs::{Attempt, Cause, Exit, Observer, RunFolder, tells_of_memory};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How one run of a sweep ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,11 +52,13 @@ pub enum Event<'a> {
     /// Has been done before.
     Already(usize, &'a End),
     /// A process was started on it.
-    Started { run: usize, attempt: u32, gpu: Option<&'a str> },
+    Started { run: usize, attempt: u32, gpus: &'a [String] },
     /// Another process is at work on it; waits for that one.
     Elsewhere(usize),
     /// It crashed and will be tried again.
     Retrying { run: usize, reason: &'a str },
+    /// It was asked to make room by somebody else, has saved itself and will go on.
+    Saved(usize),
     /// It ended.
     Ended(usize, &'a End),
     /// Starts nothing new, because of so many failures.
@@ -68,8 +72,9 @@ pub enum Event<'a> {
 struct Running {
     run: usize,
     process: Box<dyn Process>,
-    gpu: Option<String>,
-    log_from: u64,
+    gpus: Vec<String>,
+    attempt: Attempt,
+    since: Instant,
 }
 
 /// Where a run stands.
@@ -88,6 +93,8 @@ pub struct Scheduler<'a> {
     pub plan: &'a SweepPlan,
     /// Where each run has its folder.
     pub runs_dir: &'a Path,
+    /// Looks after processes that this scheduler did not start.
+    pub observer: &'a Observer,
     /// What the runs share.
     pub slots: Slots,
     /// Order, retries and limits.
@@ -106,16 +113,15 @@ impl Scheduler<'_> {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Outcome, SweepError> {
         let count = self.plan.runs.len();
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let mut work = Work {
             plan: self.plan,
             runs_dir: self.runs_dir,
+            observer: self.observer,
             slots: &self.slots,
             options: &self.options,
             executor,
             stop,
             on_event,
-            host,
             places: vec![Place::Waiting; count],
             attempts: vec![0; count],
             running: Vec::new(),
@@ -143,12 +149,12 @@ impl Scheduler<'_> {
 struct Work<'a> {
     plan: &'a SweepPlan,
     runs_dir: &'a Path,
+    observer: &'a Observer,
     slots: &'a Slots,
     options: &'a RunSection,
     executor: &'a mut dyn Executor,
     stop: &'a dyn Fn() -> usize,
     on_event: &'a mut dyn FnMut(Event),
-    host: String,
     places: Vec<Place>,
     attempts: Vec<u32>,
     running: Vec<Running>,
@@ -167,7 +173,7 @@ impl Work<'_> {
         for run in 0..self.plan.runs.len() {
             let folder = self.folder(run);
             // The lock goes first here and below: what a process that has let go of it wrote is there to be read.
-            let locked = folder.is_locked();
+            let locked = folder.is_held(self.observer)?;
             if let Some(end) = final_end(folder.record()?.as_ref()) {
                 (self.on_event)(Event::Already(run, &end));
                 self.places[run] = Place::Ended(end);
@@ -237,7 +243,7 @@ impl Work<'_> {
     fn poll_elsewhere(&mut self) -> Result<(), SweepError> {
         for run in 0..self.places.len() {
             let folder = self.folder(run);
-            if self.places[run] != Place::Elsewhere || folder.is_locked() {
+            if self.places[run] != Place::Elsewhere || folder.is_held(self.observer)? {
                 continue;
             }
             let record = folder.record()?;
@@ -255,68 +261,81 @@ impl Work<'_> {
     }
 
     fn start_what_fits(&mut self, order: &[usize]) -> Result<(), SweepError> {
-        for &run in order {
-            if self.places[run] != Place::Waiting {
-                continue;
+        loop {
+            let waiting: Vec<usize> = order.iter().copied().filter(|&run| self.places[run] == Place::Waiting).collect();
+            let orphans = self.orphans();
+            if waiting.is_empty() || self.running.len() + orphans.len() >= self.slots.most {
+                return Ok(());
             }
-            let Some(gpu) = self.free_slot(run) else { continue };
+            let at_work = self.running.iter().map(|running| (running.run, Some(running.since)));
+            let at_work: Vec<Candidate> = at_work
+                .chain(orphans.iter().map(|(run, _)| (*run, None)))
+                .map(|(run, since)| self.left(run, since))
+                .collect();
+            let wanted: Vec<Candidate> = waiting.iter().map(|&run| self.left(run, None)).collect();
+            let Some(next) = packing::choose(&wanted, &at_work, self.slots.whole()) else { return Ok(()) };
+            let run = waiting[next];
             let folder = self.folder(run);
             // Another sweep may share this run and have come first.
-            let locked = folder.is_locked();
+            let locked = folder.is_held(self.observer)?;
             if let Some(end) = final_end(folder.record()?.as_ref()) {
                 self.end(run, end);
             } else if locked {
                 self.places[run] = Place::Elsewhere;
                 (self.on_event)(Event::Elsewhere(run));
             } else {
-                self.start(run, &folder, gpu)?;
+                let ours = self.running.iter().flat_map(|running| running.gpus.clone());
+                let taken: Vec<String> = ours.chain(orphans.into_iter().flat_map(|(_, gpus)| gpus)).collect();
+                let gpus = self.slots.pick(self.plan.runs[run].need().gpus, &taken);
+                self.start(run, &folder, gpus)?;
             }
         }
-        Ok(())
     }
 
-    /// A place for `run`: its GPU, or none where it takes cores. The outer `None` says that all is taken.
-    fn free_slot(&self, run: usize) -> Option<Option<String>> {
-        // Processes that a dead scheduler left behind use this machine as ours do.
-        let orphans: Vec<(usize, Worker)> = (0..self.places.len())
-            .filter(|&other| self.places[other] == Place::Elsewhere)
-            .filter_map(|other| Some((other, self.folder(other).worker()?)))
-            .filter(|(_, worker)| worker.host == self.host)
-            .collect();
-        if self.running.len() + orphans.len() >= self.slots.most {
-            return None;
-        }
-        let wanted = &self.plan.runs[run];
-        if wanted.on_gpu {
-            let mut free = self.slots.gpus.clone();
-            let ours = self.running.iter().filter_map(|running| running.gpu.clone());
-            for taken in ours.chain(orphans.into_iter().filter_map(|(_, worker)| worker.gpu)) {
-                if let Some(position) = free.iter().position(|gpu| *gpu == taken) {
-                    free.remove(position);
-                }
-            }
-            return free.into_iter().next().map(Some);
-        }
-        let ours = self.running.iter().filter(|running| running.gpu.is_none()).map(|running| running.run);
-        let theirs = orphans.iter().filter(|(_, worker)| worker.gpu.is_none()).map(|(other, _)| *other);
-        let taken: usize = ours.chain(theirs).map(|other| self.plan.runs[other].threads()).sum();
-        // A run that wants more than there is runs alone.
-        let fits = taken == 0 || taken + wanted.threads() <= self.slots.cores;
-        fits.then_some(None)
+    /// What a run takes, and for how long: by its own pace where it has one.
+    fn left(&self, run: usize, since: Option<Instant>) -> Candidate {
+        let planned = &self.plan.runs[run];
+        let pace = || {
+            let last = self.folder(run).last_metrics()?;
+            let left = planned.config.tokens.saturating_sub(last.tokens) as f64;
+            (last.tokens_per_s > 0.0).then(|| left / last.tokens_per_s)
+        };
+        let estimate = || (planned.seconds_left() - since.map_or(0.0, |since| since.elapsed().as_secs_f64())).max(0.0);
+        let seconds = if since.is_some() { pace().unwrap_or_else(estimate) } else { estimate() };
+        Candidate { need: planned.need(), seconds }
     }
 
-    fn start(&mut self, run: usize, folder: &RunFolder, gpu: Option<String>) -> Result<(), SweepError> {
+    /// Runs that processes of a dead scheduler work on, and their GPUs: they use this machine as ours do.
+    fn orphans(&self) -> Vec<(usize, Vec<String>)> {
+        let elsewhere = (0..self.places.len()).filter(|&run| self.places[run] == Place::Elsewhere);
+        let here = elsewhere
+            .filter(|&run| self.folder(run).owner().ok().flatten().is_some_and(|owner| self.observer.is_here(&owner)));
+        here.map(|run| {
+            let environment = self.folder(run).attempts().last().and_then(Attempt::environment);
+            let visible =
+                environment.and_then(|env| Some(env["environment"]["CUDA_VISIBLE_DEVICES"].as_str()?.to_owned()));
+            let gpus = visible.unwrap_or_default();
+            (run, gpus.split(',').filter(|gpu| !gpu.is_empty()).map(str::to_owned).collect())
+        })
+        .collect()
+    }
+
+    fn start(&mut self, run: usize, folder: &RunFolder, gpus: Vec<String>) -> Result<(), SweepError> {
         let config = &self.plan.runs[run].config;
         files::write_atomic(&folder.config(), load::to_yaml(&config.written()).as_bytes())?;
         folder.archive_record()?;
-        let log_from = folder.log_length();
-        let job = Job { folder: folder.clone(), runs_dir: self.runs_dir.to_owned(), gpu: gpu.clone() };
+        let attempt = Attempt::begin(folder)?;
+        let job = Job {
+            folder: folder.clone(),
+            runs_dir: self.runs_dir.to_owned(),
+            attempt: attempt.clone(),
+            gpus: gpus.clone(),
+        };
         let process = self.executor.start(&job)?;
-        folder.set_worker(&Worker { host: self.host.clone(), pid: process.pid(), gpu: gpu.clone() })?;
         self.attempts[run] += 1;
         self.places[run] = Place::Running;
-        (self.on_event)(Event::Started { run, attempt: self.attempts[run], gpu: gpu.as_deref() });
-        self.running.push(Running { run, process, gpu, log_from });
+        (self.on_event)(Event::Started { run, attempt: self.attempts[run], gpus: &gpus });
+        self.running.push(Running { run, process, gpus, attempt, since: Instant::now() });
         Ok(())
     }
 
@@ -324,53 +343,88 @@ impl Work<'_> {
     fn ended(&mut self, ended: &Running, ending: Ending) -> Result<(), SweepError> {
         let run = ended.run;
         let folder = self.folder(run);
-        let locked = folder.is_locked();
+        let held = folder.is_held(self.observer)?;
         let record = folder.record()?;
+        let exit = match ended.attempt.exit() {
+            Some(exit) => exit,
+            None => {
+                let exit = self.judge(ended, ending, &folder, record.as_ref());
+                ended.attempt.end_if_open(&exit)?;
+                exit
+            }
+        };
         if let Some(end) = final_end(record.as_ref()) {
             self.end(run, end);
             return Ok(());
         }
-        let interrupted = record.as_ref().is_some_and(|record| record.status == RunStatus::Interrupted);
-        if interrupted || ending == Ending::Code(130) || (self.asked > 0 && matches!(ending, Ending::Signal(_))) {
+        let killed = self.asked > 0 && matches!(ending, Ending::Signal(_));
+        if exit.cause == Cause::Interrupted || killed || (exit.cause == Cause::Saved && self.asked > 0) {
             self.end(run, End::Interrupted);
             return Ok(());
         }
-        if locked {
-            // Ours found the run taken: a process of an earlier scheduler locked it after we had looked.
+        if exit.cause == Cause::Saved {
+            // Free of charge: nothing went wrong.
+            self.attempts[run] -= 1;
+            self.places[run] = Place::Waiting;
+            (self.on_event)(Event::Saved(run));
+            return Ok(());
+        }
+        if held || exit.cause == Cause::Taken {
+            // A process of another scheduler took it after we had looked.
+            self.attempts[run] -= 1;
             self.places[run] = Place::Elsewhere;
             (self.on_event)(Event::Elsewhere(run));
             return Ok(());
         }
-        let said = folder.last_words(ended.log_from);
-        let reason = record.as_ref().and_then(|record| record.reason.clone()).or_else(|| said.clone());
-        let reason = match (ending, reason) {
-            (Ending::Code(_), Some(reason)) => reason,
-            (Ending::Code(0), None) => "ended without a record".to_owned(),
-            (Ending::Code(code), None) => format!("ended with status {code} and said nothing"),
-            (Ending::Signal(signal), Some(reason)) => format!("killed by signal {signal}; last said: {reason}"),
-            (Ending::Signal(signal), None) => format!("killed by signal {signal}"),
-        };
-        let status = if ending == Ending::Code(3) { RunStatus::Diverged } else { RunStatus::Failed };
+        let reason = exit.reason.clone().unwrap_or_else(|| "ended without a record".to_owned());
+        let status = if exit.cause == Cause::Diverged { RunStatus::Diverged } else { RunStatus::Failed };
         let config = &self.plan.runs[run].config;
-        folder.write_record_if_absent(&record_without_result(config, status, &reason, folder.last_metrics()))?;
-        match ending {
-            Ending::Code(3) => self.end(run, End::Diverged(reason)),
-            Ending::Code(2) => self.fail(run, reason),
-            Ending::Code(6) => {
+        folder.write_record_if_absent(&folder.record_without_result(config, status, &reason))?;
+        match exit.cause {
+            Cause::Diverged => self.end(run, End::Diverged(reason)),
+            Cause::Config => self.fail(run, reason),
+            Cause::Unavailable => {
                 self.unavailable.get_or_insert(reason.clone());
                 self.fail(run, reason);
             }
-            Ending::Code(_) | Ending::Signal(_) => self.crashed(run, reason),
+            Cause::Oom if self.options.refuses(NoRetry::Oom) => self.fail(run, reason),
+            _ => self.crashed(run, reason),
         }
         Ok(())
     }
 
+    /// How an attempt ended that did not say so itself.
+    fn judge(&self, ended: &Running, ending: Ending, folder: &RunFolder, record: Option<&RunRecord>) -> Exit {
+        let said = ended.attempt.last_words();
+        let reason = record.and_then(|record| record.reason.clone()).or(said);
+        let interrupted = record.is_some_and(|record| record.status == RunStatus::Interrupted);
+        let cause = match ending {
+            _ if interrupted => Cause::Interrupted,
+            Ending::Code(130) => Cause::Interrupted,
+            Ending::Code(75) => Cause::Saved,
+            Ending::Code(76) => Cause::Oom,
+            Ending::Code(3) => Cause::Diverged,
+            Ending::Code(2) => Cause::Config,
+            Ending::Code(6) => Cause::Unavailable,
+            _ if reason.as_deref().is_some_and(tells_of_memory) => Cause::Oom,
+            Ending::Code(0) if record.is_some_and(|record| record.status == RunStatus::Completed) => Cause::Done,
+            Ending::Code(_) | Ending::Signal(_) => Cause::Crash,
+        };
+        let (status, reason) = match (ending, reason) {
+            (Ending::Code(code), Some(reason)) => (Some(code), reason),
+            (Ending::Code(0), None) => (Some(0), "ended without a record".to_owned()),
+            (Ending::Code(code), None) => (Some(code), format!("ended with status {code} and said nothing")),
+            (Ending::Signal(signal), Some(reason)) => (None, format!("killed by signal {signal}; last said: {reason}")),
+            (Ending::Signal(signal), None) => (None, format!("killed by signal {signal}")),
+        };
+        let step = folder.checkpoint_steps().last().copied().unwrap_or(0);
+        Exit::now(cause, status, Some(reason), step)
+    }
+
     /// Tries a crashed run again, as often as the sweep says.
     fn crashed(&mut self, run: usize, reason: String) {
-        let out_of_memory = ["out of memory", "memory allocation of"].iter().any(|s| reason.to_lowercase().contains(s));
-        let hopeless = out_of_memory && self.options.no_retry.contains(&NoRetry::Oom);
         let retries = self.options.retries.unwrap_or(1);
-        if self.attempts[run] > retries || hopeless || self.asked > 0 || self.halted {
+        if self.attempts[run] > retries || self.asked > 0 || self.halted {
             self.fail(run, reason);
         } else {
             self.places[run] = Place::Waiting;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{ExperimentConfig, RunConfig};
+use crate::runs::Claim;
 use crate::sweep::devices::Machine;
 use crate::sweep::executor::ExecutorError;
 use std::cell::RefCell;
@@ -23,7 +24,7 @@ struct MockExecutor {
     /// Acts of a label's attempts; completes where none is left.
     acts: HashMap<String, Vec<Act>>,
     started: Rc<RefCell<Vec<String>>>,
-    locks: Rc<RefCell<Vec<std::fs::File>>>,
+    locks: Rc<RefCell<Vec<Claim>>>,
 }
 
 struct MockProcess {
@@ -44,8 +45,7 @@ impl Executor for MockExecutor {
             "the written config is the run"
         );
         assert!(job.folder.record().unwrap().is_none(), "an earlier record would be taken for this attempt's");
-        let gpu = job.gpu.as_deref().map_or(String::new(), |gpu| format!("@{gpu}"));
-        self.started.borrow_mut().push(format!("{}{gpu}", config.label));
+        self.started.borrow_mut().push(config.label.clone());
         let acts = self.acts.entry(config.label.clone()).or_default();
         let act = if acts.is_empty() { Act::Record(RunStatus::Completed, 0) } else { acts.remove(0) };
         Ok(Box::new(MockProcess { act, job: job.clone(), config, looks: 0, told: None }))
@@ -59,7 +59,7 @@ impl Process for MockProcess {
     fn poll(&mut self) -> Result<Option<Ending>, ExecutorError> {
         self.looks += 1;
         let record = |status| {
-            let record = record_without_result(&self.config, status, "as told", None);
+            let record = self.job.folder.record_without_result(&self.config, status, "as told");
             self.job.folder.write_record_if_absent(&record).unwrap();
         };
         if self.looks < 2 {
@@ -71,9 +71,7 @@ impl Process for MockProcess {
                 Some(Ending::Code(*code))
             }
             Act::Die(words, ending) => {
-                let mut log =
-                    std::fs::OpenOptions::new().create(true).append(true).open(self.job.folder.log()).unwrap();
-                std::io::Write::write_all(&mut log, words.as_bytes()).unwrap();
+                std::fs::write(self.job.attempt.log(), words).unwrap();
                 Some(*ending)
             }
             Act::Endless => {
@@ -129,7 +127,7 @@ impl Trial {
         let path = self.folder.path().join("sweep.yaml");
         std::fs::write(&path, format!("{SWEEP}{}", self.extra)).unwrap();
         let sweep = SweepFile::read(&path, &[]).unwrap();
-        let plan = SweepPlan::new(&sweep, self.folder.path(), &self.machine).unwrap();
+        let plan = SweepPlan::new(&sweep, self.folder.path(), &self.machine, &Observer::new(None)).unwrap();
         (sweep, plan)
     }
 
@@ -142,9 +140,11 @@ impl Trial {
     fn run(&mut self, stop: &dyn Fn() -> usize) -> (Vec<String>, Outcome) {
         let (sweep, plan) = self.plan();
         let slots = self.machine.slots(&sweep).unwrap();
+        let observer = Observer::new(None);
         let scheduler = Scheduler {
             plan: &plan,
             runs_dir: self.folder.path(),
+            observer: &observer,
             slots,
             options: sweep.run.clone(),
             poll: Duration::ZERO,
@@ -154,8 +154,9 @@ impl Trial {
         let locks = self.executor.locks.clone();
         let mut on_event = |event: Event| match event {
             Event::Already(run, end) => story.push(format!("already {} {}", label(run), word(end))),
-            Event::Started { run, gpu: None, .. } => story.push(format!("start {}", label(run))),
-            Event::Started { run, gpu: Some(gpu), .. } => story.push(format!("start {} on {gpu}", label(run))),
+            Event::Started { run, gpus: [], .. } => story.push(format!("start {}", label(run))),
+            Event::Started { run, gpus, .. } => story.push(format!("start {} on {}", label(run), gpus.join(" "))),
+            Event::Saved(run) => story.push(format!("saved {}", label(run))),
             Event::Elsewhere(run) => story.push(format!("elsewhere {}", label(run))),
             Event::Retrying { run, reason } => story.push(format!("retry {}: {reason}", label(run))),
             Event::Ended(run, end) => story.push(format!("{} {}", word(end), label(run))),
@@ -234,9 +235,9 @@ fn a_crash_is_retried_and_then_a_failed_record_stays() {
     );
     assert_eq!(outcome.ends[2], End::Failed("error: no luck".to_owned()));
     let folder = trial.at(2);
-    assert_eq!(folder.state().unwrap(), RunState::Failed);
+    assert_eq!(RunState::of(&folder, &Observer::new(None)).unwrap(), RunState::Failed);
     assert_eq!(folder.record().unwrap().unwrap().reason.as_deref(), Some("error: no luck"));
-    assert!(folder.path.join("attempts/001.json").exists(), "the first attempt's record is kept");
+    assert!(folder.path.join("attempts/001/record.json").exists(), "the first attempt's record is kept");
     // The next call tries again.
     let (story, outcome) = trial.run(&never);
     assert!(story.contains(&"start t2560".to_owned()));
@@ -269,10 +270,12 @@ fn a_build_that_cannot_train_stops_the_sweep() {
 #[test]
 fn memory_and_many_failures_end_a_sweep_early_when_it_says_so() {
     let oom = Act::Die("CUDA out of memory", Ending::Code(1));
-    let mut trial = Trial::new("run: {no_retry: [oom], stop_sweep_after: 1}\n").act("t5120", &[oom]);
+    let mut trial = Trial::new("run: {stop_sweep_after: 1}\n").act("t5120", std::slice::from_ref(&oom));
     let (story, outcome) = trial.run(&never);
     assert_eq!(story, ["start t5120", "failed (CUDA out of memory) t5120", "halt after 1"]);
     assert_eq!(outcome.ends[0], End::NotStarted);
+    let mut trial = Trial::new("run: {no_retry: [nan]}\n").act("t5120", &[oom]);
+    assert_eq!(trial.run(&never).0[1], "retry t5120: CUDA out of memory");
 }
 
 #[test]
@@ -282,7 +285,7 @@ fn one_signal_saves_and_the_next_call_carries_on() {
     let (story, outcome) = trial.run(&move || usize::from(!started.borrow().is_empty()));
     assert_eq!(story, ["start t5120", "stopping", "interrupted t5120"]);
     assert!(outcome.interrupted);
-    assert_eq!(trial.at(1).state().unwrap(), RunState::Resumable);
+    assert_eq!(RunState::of(&trial.at(1), &Observer::new(None)).unwrap(), RunState::Resumable);
     let (story, _) = trial.run(&never);
     assert_eq!(story[..2], ["start t5120", "completed t5120"]);
 }
@@ -293,7 +296,7 @@ fn a_second_signal_kills_and_leaves_no_failure() {
     let started = trial.executor.started.clone();
     let (story, _) = trial.run(&move || 2 * usize::from(!started.borrow().is_empty()));
     assert_eq!(story, ["start t5120", "stopping", "interrupted t5120"]);
-    assert_eq!(trial.at(1).state().unwrap(), RunState::Pending);
+    assert_eq!(RunState::of(&trial.at(1), &Observer::new(None)).unwrap(), RunState::Pending);
 }
 
 #[test]
@@ -301,17 +304,32 @@ fn a_locked_run_is_waited_for() {
     let mut trial = Trial::new("");
     let (_, plan) = trial.plan();
     let folder = RunFolder::new(trial.folder.path(), &plan.runs[1].id);
-    std::fs::create_dir_all(&folder.path).unwrap();
-    let lock = std::fs::File::create(folder.path.join("lock")).unwrap();
-    fs4::FileExt::lock(&lock).unwrap();
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
-    folder.set_worker(&Worker { host, pid: 1, gpu: None }).unwrap();
-    assert_eq!(trial.at(1).state().unwrap(), RunState::Running);
+    let lock = Claim::take(&folder.path, &Observer::new(None)).unwrap();
+    assert_eq!(RunState::of(&trial.at(1), &Observer::new(None)).unwrap(), RunState::Running);
     folder
-        .write_record_if_absent(&record_without_result(&plan.runs[1].config, RunStatus::Failed, "lost its disk", None))
+        .write_record_if_absent(&folder.record_without_result(&plan.runs[1].config, RunStatus::Failed, "lost its disk"))
         .unwrap();
     trial.executor.locks.borrow_mut().push(lock);
     // It takes the only core until it lets go of its lock; its failure then counts as one attempt.
     let (story, _) = trial.run(&never);
     assert_eq!(story[..4], ["elsewhere t5120", "retry t5120: lost its disk", "start t5120", "completed t5120"]);
+}
+
+#[test]
+fn a_run_that_makes_room_goes_on_free_of_charge() {
+    let saved = Act::Die("error: asked to make room", Ending::Code(75));
+    let mut trial = Trial::new("run: {retries: 0}\n").act("t5120", &vec![saved; 3]);
+    let (story, outcome) = trial.run(&never);
+    assert_eq!(story[..4], ["start t5120", "saved t5120", "start t5120", "saved t5120"]);
+    assert_eq!(outcome.ends, vec![End::Completed; 3]);
+    let causes: Vec<Cause> = trial.at(1).attempts().iter().filter_map(|a| Some(a.exit()?.cause)).collect();
+    assert_eq!(causes, [Cause::Saved, Cause::Saved, Cause::Saved, Cause::Done]);
+}
+
+#[test]
+fn a_run_of_several_gpus_gets_different_ones() {
+    let mut trial =
+        Trial::new("exec: {rules: [{when: train.tokens > 5K, gpus: 2}]}\nbackends: {local: {runs_per_gpu: 2}}\n");
+    trial.machine.gpus = vec!["4".to_owned(), "7".to_owned()];
+    assert_eq!(trial.run(&never).0[..3], ["start t5120 on 4 7", "start t2560 on 4", "start t1280 on 7"]);
 }

@@ -2,10 +2,10 @@
 
 use super::SweepError;
 use super::plan::PlannedRun;
-use super::state::RunFolder;
 use crate::config::RunId;
 use crate::files::ReadError;
 use crate::record::RunStatus;
+use crate::runs::RunFolder;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -43,14 +43,14 @@ impl Speeds {
                     architecture: record.architecture,
                     on_gpu: record.device.starts_with("cuda"),
                     flops_per_token,
-                    flops_per_s: flops_per_token * record.tokens_per_s,
+                    flops_per_s: flops_per_token * record.tokens_per_s / record.processes as f64,
                 });
             }
         }
         Ok(Self(measured))
     }
 
-    /// FLOP/s to expect of `run`: of the finished run of its architecture that is nearest in size, else of any.
+    /// FLOP/s to expect of each process of `run`: of the finished run of its architecture that is nearest in size, else of any.
     pub fn of(&self, run: &PlannedRun) -> f64 {
         self.nearest(run).map_or_else(|| assumed(run), |measured| measured.flops_per_s)
     }

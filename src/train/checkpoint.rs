@@ -1,14 +1,17 @@
 //! Checkpoints: parameters under their own names and the optimiser's moments beside them, in one safetensors file with
 //! the position in the run as metadata. The order of data follows from the step, so nothing else is needed to go on.
 
-use super::TrainError;
+use super::ranks::Ranks;
+use super::{RECENT_STEPS, TrainError};
+use crate::bridge::BridgeError;
 use crate::files::WriteError;
+use crate::runs::RunFolder;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +23,25 @@ pub struct Position {
     pub wall_s: f64,
     /// Losses of the last steps, newest last.
     pub recent_losses: Vec<f64>,
+}
+
+impl Position {
+    /// Gives every rank the leader's position in the run.
+    pub fn share(&mut self, ranks: &Ranks, device: Device) -> Result<(), BridgeError> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut numbers = vec![self.step as f64, self.wall_s, self.recent_losses.len() as f64];
+        numbers.extend(&self.recent_losses);
+        numbers.resize(3 + RECENT_STEPS, 0.0);
+        let shared = Tensor::from_slice(&numbers).to_device(device);
+        ranks.copy_from_leader(&shared)?;
+        let numbers = Vec::<f64>::try_from(shared.to_device(Device::Cpu)).expect("a flat tensor");
+        self.step = numbers[0] as u64;
+        self.wall_s = numbers[1];
+        self.recent_losses = numbers[3..3 + numbers[2] as usize].to_vec();
+        Ok(())
+    }
 }
 
 /// A fp32 tensor that is copied to the CPU only when its turn to be written comes.
@@ -49,21 +71,9 @@ fn file_name(step: u64) -> String {
     format!("step-{step:08}.safetensors")
 }
 
-/// Steps that have a checkpoint in `folder`, oldest first.
-fn steps(folder: &Path) -> Vec<u64> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut steps: Vec<u64> = entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()
-        })
-        .collect();
-    steps.sort_unstable();
-    steps
-}
-
 /// Writes a checkpoint whole or not at all, then removes all but the newest `keep`.
-pub fn save(folder: &Path, position: &Position, tensors: &[(String, Tensor)], keep: usize) -> Result<(), TrainError> {
+pub fn save(run: &RunFolder, position: &Position, tensors: &[(String, Tensor)], keep: usize) -> Result<(), TrainError> {
+    let folder = &run.checkpoints();
     let path = folder.join(file_name(position.step));
     let views: Vec<(String, Streamed)> = tensors
         .iter()
@@ -89,7 +99,7 @@ pub fn save(folder: &Path, position: &Position, tensors: &[(String, Tensor)], ke
     )?;
     std::fs::File::open(&part).and_then(|file| file.sync_all()).map_err(refused)?;
     part.persist(&path).map_err(|e| refused(e.error))?;
-    let all = steps(folder);
+    let all = run.checkpoint_steps();
     for &old in &all[..all.len().saturating_sub(keep)] {
         // A file that stays costs space, no more.
         let _ = std::fs::remove_file(folder.join(file_name(old)));
@@ -117,9 +127,17 @@ pub struct Checkpoint {
     pub optimizer: HashMap<String, Tensor>,
 }
 
-/// The newest checkpoint in `folder`.
-pub fn latest(folder: &Path) -> Result<Option<Checkpoint>, TrainError> {
-    steps(folder).last().map(|&step| read(&folder.join(file_name(step)))).transpose()
+/// The newest checkpoint of a run that can be read, and what is wrong with the newer ones. Where there are some and none
+/// can be read, what is wrong with the newest.
+pub fn latest(run: &RunFolder) -> Result<(Option<Checkpoint>, Vec<TrainError>), TrainError> {
+    let mut passed_over = Vec::new();
+    for step in run.checkpoint_steps().into_iter().rev() {
+        match read(&run.checkpoints().join(file_name(step))) {
+            Ok(checkpoint) => return Ok((Some(checkpoint), passed_over)),
+            Err(error) => passed_over.push(error),
+        }
+    }
+    if passed_over.is_empty() { Ok((None, passed_over)) } else { Err(passed_over.remove(0)) }
 }
 
 /// Reads a checkpoint.

@@ -1,5 +1,6 @@
 //! Where the time of a training step goes.
 
+use super::ranks::Ranks;
 use super::step::Launches;
 use super::{Compute, Machinery, TrainError, launches};
 use crate::bridge::profile::{Recording, Span};
@@ -55,13 +56,13 @@ struct Stepper<'a> {
 impl<'a> Stepper<'a> {
     fn new(run: &'a RunConfig, dataset: &'a PackedDataset, compute: Compute, launches: Launches) -> Self {
         let params = ParamStore::init(&run.model, &run.scaling, run.seed, compute.device);
-        Self { run, dataset, machinery: Machinery::new(run, compute, params, launches), step: 0 }
+        Self { run, dataset, machinery: Machinery::new(run, compute, params, launches, &Ranks::alone()), step: 0 }
     }
 
     fn take(&mut self, steps: u64) -> Result<(), TrainError> {
         for _ in 0..steps {
             let lr = self.run.lr * self.run.schedule.at_step(self.step.min(self.run.steps() - 1));
-            self.machinery.take(self.run, self.dataset, self.step, lr)?;
+            self.machinery.take(self.run, self.dataset, self.step, lr, (false, false))?;
             self.step += 1;
         }
         Ok(())

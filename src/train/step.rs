@@ -17,15 +17,26 @@ pub enum Launches {
     Graph,
 }
 
+/// What a step leaves beside gradients, summed over ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Mean loss of the batch, nats per token.
+    pub loss: f64,
+    /// Whether some rank was asked to stop.
+    pub stop: bool,
+    /// Whether some rank wants a checkpoint.
+    pub save: bool,
+}
+
 /// Forward and backward passes of one model over micro-batches of a fixed shape.
 pub struct GradientStep {
     lm: DecoderLm,
     device: Device,
     /// Ids of a micro-batch, context + 1 in a row: what recorded work reads.
     ids: Tensor,
-    /// Sum of a batch's losses so far.
-    loss: Tensor,
-    /// Rows that a batch has.
+    /// [`Totals`] of this batch so far, fp32: what ranks add up.
+    totals: Tensor,
+    /// Rows that a batch has, those of other ranks included.
     batch_rows: usize,
     launches: Launches,
     passes: u32,
@@ -33,7 +44,7 @@ pub struct GradientStep {
 }
 
 impl GradientStep {
-    /// For batches of `batch_rows` rows of `row_ids` ids, `micro_batch` at a time.
+    /// For batches of `batch_rows` rows of `row_ids` ids, of which up to `micro_batch` go through the model at a time.
     pub fn new(
         lm: DecoderLm,
         device: Device,
@@ -46,8 +57,8 @@ impl GradientStep {
         Self {
             lm,
             device,
-            ids: Tensor::zeros([micro_batch.min(batch_rows) as i64, row_ids as i64], (Kind::Int64, device)),
-            loss: Tensor::zeros([], (Kind::Float, device)),
+            ids: Tensor::zeros([micro_batch as i64, row_ids as i64], (Kind::Int64, device)),
+            totals: Tensor::zeros([3], (Kind::Float, device)),
             batch_rows,
             launches,
             passes: 0,
@@ -60,9 +71,10 @@ impl GradientStep {
         &self.lm
     }
 
-    /// Adds the gradients of a batch's mean loss to those of the parameters. Does not wait for a GPU.
+    /// Adds the share that `rows` have in the gradients of a batch's mean loss to those of the parameters. Does not wait
+    /// for a GPU.
     pub fn run(&mut self, rows: &[i64]) -> Result<(), BridgeError> {
-        let _ = self.loss.zero_();
+        let _ = self.totals.zero_();
         let (micro_batch, row_ids) = self.ids.size2().expect("ids are [b, t + 1]");
         for chunk in rows.chunks((micro_batch * row_ids) as usize) {
             let host = Tensor::from_slice(chunk).view([-1, row_ids]);
@@ -71,7 +83,7 @@ impl GradientStep {
                 self.ids.copy_(&host);
                 self.whole()?;
             } else {
-                pass(&self.lm, &host.to_device(self.device), self.batch_rows, &self.loss);
+                pass(&self.lm, &host.to_device(self.device), self.batch_rows, &self.totals);
             }
         }
         Ok(())
@@ -82,9 +94,9 @@ impl GradientStep {
         if let Some(graph) = &mut self.graph {
             return graph.replay();
         }
-        let body = || pass(&self.lm, &self.ids, self.batch_rows, &self.loss);
+        let body = || pass(&self.lm, &self.ids, self.batch_rows, &self.totals);
         if self.launches == Launches::Graph && self.passes == WARM_UP {
-            let mut graph = CudaGraph::capture(body)?;
+            let mut graph = CudaGraph::capture(None, body)?;
             graph.replay()?;
             self.graph = Some(graph);
         } else {
@@ -94,13 +106,27 @@ impl GradientStep {
         Ok(())
     }
 
-    /// Mean loss of the latest batch, nats per token; waits for a GPU.
-    pub fn loss(&self) -> f64 {
-        self.loss.double_value(&[])
+    /// Adds what ranks decide together to the totals; the tensor is theirs to add up.
+    pub fn vote(&self, stop: bool, save: bool) -> &Tensor {
+        for (place, wish) in [(1, stop), (2, save)] {
+            if wish {
+                let _ = self.totals.get(place).fill_(1.0);
+            }
+        }
+        &self.totals
+    }
+
+    /// Totals of the latest batch; waits for a GPU.
+    pub fn totals(&self) -> Totals {
+        let [loss, stop, save] = <[f64; 3]>::try_from(
+            Vec::<f64>::try_from(self.totals.to_device(Device::Cpu).to_kind(Kind::Double)).expect("a flat tensor"),
+        )
+        .expect("three numbers");
+        Totals { loss, stop: stop > 0.0, save: save > 0.0 }
     }
 }
 
-/// Adds the share of some rows to the gradients and to `sum`.
+/// Adds the share of some rows to the gradients and to the first of `sum`.
 fn pass(lm: &DecoderLm, ids: &Tensor, batch_rows: usize, sum: &Tensor) {
     let (rows, row_ids) = ids.size2().expect("ids are [b, t + 1]");
     let share = rows as f64 / batch_rows as f64;
@@ -114,6 +140,6 @@ fn pass(lm: &DecoderLm, ids: &Tensor, batch_rows: usize, sum: &Tensor) {
         loss.backward();
     }
     tch::no_grad(|| {
-        let _ = sum.shallow_clone().g_add_(&loss);
+        let _ = sum.get(0).g_add_(&loss);
     });
 }

@@ -4,7 +4,7 @@ use super::golden::{Golden, max_over_rms};
 use super::{Report, Tolerances, VerifyError, VerifyOptions};
 use crate::nn::{DecoderLm, ForwardOptions, ParamStore, Precision, RopeTable};
 use crate::schedule::{LrSchedule, ScheduleShape};
-use crate::train::optimizer::{AdamW, AdamWOptions};
+use crate::train::optimizer::{AdamW, AdamWOptions, Sharing};
 
 pub(super) fn verify(
     golden: &Golden,
@@ -32,6 +32,7 @@ pub(super) fn verify(
             weight_decay: number("weight_decay")?,
         },
         options.backend,
+        Sharing::alone(),
     );
     let schedule = LrSchedule {
         shape: ScheduleShape::Linear,

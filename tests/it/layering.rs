@@ -8,22 +8,27 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("files", &[]),
+    ("slurm", &[]),
     ("arch", &["units"]),
     ("scaling", &["arch", "units"]),
     ("schedule", &["units"]),
     ("data", &["files", "units"]),
     ("config", &["arch", "data", "scaling", "schedule", "units"]),
     ("record", &["arch", "config"]),
+    ("runs", &["config", "files", "record", "slurm"]),
     ("bridge", &[]),
     ("ops", &["bridge"]),
     ("nn", &["arch", "ops", "scaling"]),
-    ("train", &["arch", "bridge", "config", "data", "files", "nn", "ops", "record", "scaling", "schedule", "units"]),
-    ("sweep", &["arch", "config", "files", "record", "units"]),
+    (
+        "train",
+        &["arch", "bridge", "config", "data", "files", "nn", "ops", "record", "runs", "scaling", "schedule", "units"],
+    ),
+    ("sweep", &["arch", "config", "files", "record", "runs", "slurm", "units"]),
     ("analysis", &["units"]),
     ("plot", &["analysis", "units"]),
     ("verify", &["arch", "bridge", "nn", "ops", "scaling", "schedule", "train"]),
     ("report", &["analysis", "files", "plot", "record", "units"]),
-    ("study", &["analysis", "config", "data", "files", "plot", "report", "sweep", "units"]),
+    ("study", &["analysis", "config", "data", "files", "plot", "report", "runs", "sweep", "units"]),
 ];
 /// Words that only the named file may use in code.
 const CONFINED: &[(&str, &str)] = &[("serde_yaml", "src/config/load.rs"), ("polars", "src/analysis/frame.rs")];

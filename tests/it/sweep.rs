@@ -1,5 +1,6 @@
 //! Sweeps as users write them: expansion of the reference layouts, refusals, and the command line.
 
+use lossfloor::runs::Observer;
 use lossfloor::sweep::{SweepFile, SweepPlan, devices::Machine, grid};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -23,7 +24,7 @@ fn refusal(text: &str, assignments: &[&str]) -> String {
     let assignments: Vec<String> = assignments.iter().map(|a| (*a).to_owned()).collect();
     let machine = Machine { gpus: Vec::new(), cores: 2 };
     let result = SweepFile::read(&path, &assignments)
-        .and_then(|sweep| SweepPlan::new(&sweep, &folder.path().join("runs"), &machine));
+        .and_then(|sweep| SweepPlan::new(&sweep, &folder.path().join("runs"), &machine, &Observer::new(None)));
     let message = result.expect_err("refused").to_string();
     message.replace(&format!("{}/", folder.path().display()), "")
 }
@@ -67,19 +68,19 @@ fn resolved_reference_sweeps_keep_their_counts_or_say_what_is_missing() {
     let machine = Machine { gpus: vec!["0".to_owned()], cores: 8 };
     let nowhere = Path::new("no/such/runs");
     let mut lr = example("3-lr-batch.yaml");
-    let error = SweepPlan::new(&lr, nowhere, &machine);
+    let error = SweepPlan::new(&lr, nowhere, &machine, &Observer::new(None));
     lr.run.stop_run = None;
     assert!(
         error.expect_err("not acted on").to_string().contains("run.stop_run"),
         "a setting without effect is refused"
     );
-    assert_eq!(SweepPlan::new(&lr, nowhere, &machine).expect("plans").runs.len(), 78);
+    assert_eq!(SweepPlan::new(&lr, nowhere, &machine, &Observer::new(None)).expect("plans").runs.len(), 78);
     for (name, expected) in [
-        ("1-flops-scaling.yaml", "exec.gpus = 2"),
-        ("2-data-scaling.yaml", "exec.gpus = 8"),
+        ("1-flops-scaling.yaml", "unknown architecture 'transformer_gqa4'"),
         ("4-ablations.yaml", "unknown key 'base.model.sparsity' (line 5)"),
     ] {
-        let error = SweepPlan::new(&example(name), nowhere, &machine).expect_err("for later").to_string();
+        let error =
+            SweepPlan::new(&example(name), nowhere, &machine, &Observer::new(None)).expect_err("for later").to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -111,7 +112,7 @@ fn mistakes_are_refused_with_their_place() {
     insta::assert_snapshot!(refusal(&SMALL.replace("small", "a/b"), &[]), @"s.yaml: sweep: 'a/b' becomes a file name: use letters, digits, '-', '_' and '.'");
     insta::assert_snapshot!(refusal(SMALL, &["modle.depth=8"]), @"s.yaml: the only run: unknown key 'modle'; hint: did you mean 'model'?");
     insta::assert_snapshot!(refusal(SMALL, &["run.max_runing=8"]), @"--set run.max_runing: unknown key 'max_runing'; hint: did you mean 'max_running'?");
-    insta::assert_snapshot!(refusal(SMALL, &["exec.gpus=8"]), @"s.yaml: the only run: exec.gpus = 8: a run uses one GPU in this version; hint: leave it out or write 1");
+    insta::assert_snapshot!(refusal(SMALL, &["exec.gpus=8"]), @"s.yaml: the only run: exec.gpus: 8 processes cannot share a batch of 4 rows; hint: use fewer, or a larger batch");
     insta::assert_snapshot!(refusal(SMALL, &["seed"]), @"s.yaml: --set: 'seed' is not of the form key=value");
 }
 
@@ -120,7 +121,7 @@ fn equal_points_are_one_run_and_equal_labels_are_told_apart() {
     let (folder, path) = written(&format!("{SMALL}grid: {{scaling.lr: [1e-2, 0.01, 0.010000000001], seed: [1, 2]}}\n"));
     let machine = Machine { gpus: Vec::new(), cores: 2 };
     let sweep = SweepFile::read(&path, &[]).expect("reads");
-    let plan = SweepPlan::new(&sweep, folder.path(), &machine).expect("plans");
+    let plan = SweepPlan::new(&sweep, folder.path(), &machine, &Observer::new(None)).expect("plans");
     assert_eq!(plan.runs.len(), 2);
     assert_eq!(plan.runs[0].points, 3);
     assert!(plan.notes.iter().any(|note| note.contains("4 points equal another")), "{:?}", plan.notes);
@@ -130,7 +131,9 @@ fn equal_points_are_one_run_and_equal_labels_are_told_apart() {
     assert_eq!(json["count"], 2);
     assert_eq!(json["runs"][0]["state"], "data missing");
     let sets = ["grid.seed=[5]".to_owned(), "scaling.lr=3e-3".to_owned(), "exec.threads=2".to_owned()];
-    let plan = SweepPlan::new(&SweepFile::read(&path, &sets).expect("reads"), folder.path(), &machine).expect("plans");
+    let plan =
+        SweepPlan::new(&SweepFile::read(&path, &sets).expect("reads"), folder.path(), &machine, &Observer::new(None))
+            .expect("plans");
     assert_eq!(plan.runs.len(), 1);
     assert_eq!((plan.runs[0].config.lr, plan.runs[0].config.seed), (3e-3, 5));
     assert_eq!(plan.runs[0].config.exec.threads, Some(2));

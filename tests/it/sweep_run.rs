@@ -1,5 +1,6 @@
 //! Sweeps and studies as processes: a shell script stands in for `train`.
 
+use lossfloor::runs::Observer;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,15 @@ use std::time::{Duration, Instant};
 /// `fate` decides how: `fail`, `diverge`, `unavailable` by seed 2; nothing ends before `go` exists.
 const TRAIN: &str = r#"#!/bin/sh
 config=$2; runs=$4; dir=$(dirname "$config"); id=$(basename "$dir")
-[ "$1" = train ] && [ "$3" = --runs ] && [ "$runs/$id/config.yaml" = "$config" ] || { echo "error: called $*"; exit 2; }
-exec 9>"$dir/lock"
-flock -n 9 || { echo "error: taken"; exit 1; }
+[ "$1" = train ] && [ "$3" = --runs ] && [ "$5" = --attempt ] && [ "$runs/$id/config.yaml" = "$config" ] ||
+  { echo "error: called $*"; exit 2; }
+started=$(cut -d ' ' -f 22 /proc/$$/stat)
+cat > "$dir/own.$$" <<END
+{"host": "$(uname -n)", "boot_id": "$(cat /proc/sys/kernel/random/boot_id)", "pid": $$, "started": $started,
+ "pid_namespace": "$(readlink /proc/$$/ns/pid)", "job": null, "token": "$$"}
+END
+ln "$dir/own.$$" "$dir/lock" || { echo "error: taken"; exit 1; }
+trap 'rm -f "$dir/own.$$" "$dir/lock"' EXIT
 echo start >> "$dir/starts"
 get() { sed -n "s/^ *$1: //p" "$config" | head -1; }
 width=$(get d_model); seed=$(get seed); arch=$(get arch); fate=$(cat fate 2>/dev/null)
@@ -38,7 +45,7 @@ if [ "$seed" = 2 ]; then
     unavailable) echo "error: no LibTorch here"; exit 6;;
   esac
 fi
-while [ ! -e go ]; do sleep 0.05 9>&-; done
+while [ ! -e go ]; do sleep 0.05; done
 record completed ""
 "#;
 
@@ -306,7 +313,8 @@ fn every_committed_study_and_sweep_plans() {
     let mut plans = 0;
     for entry in std::fs::read_dir(root.join("sweeps")).expect("there").flatten() {
         let sweep = lossfloor::sweep::SweepFile::read(&entry.path(), &[]).expect("reads");
-        let plan = lossfloor::sweep::SweepPlan::new(&sweep, &root.join("no-runs"), &machine).expect("plans");
+        let plan = lossfloor::sweep::SweepPlan::new(&sweep, &root.join("no-runs"), &machine, &Observer::new(None))
+            .expect("plans");
         for run in &plan.runs {
             let written = lossfloor::config::load::to_yaml(&run.config.written());
             let file = tempfile::NamedTempFile::new().expect("temporary file");

@@ -10,12 +10,14 @@ use crate::nn::{DecoderLm, ForwardOptions, ParamStore, RopeTable};
 use crate::ops::Backend;
 use crate::scaling::{ModelScaling, OutInitDiv, Parametrization};
 use crate::train::device_name;
-use crate::train::optimizer::{AdamW, AdamWOptions};
+use crate::train::optimizer::{AdamW, AdamWOptions, Sharing};
+use crate::train::ranks::{Ranks, Rendezvous, Transport};
 use crate::train::step::{GradientStep, Launches};
 use crate::units;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Instant;
 use tch::Device;
 
@@ -37,6 +39,9 @@ pub struct TrainArgs {
     /// Launch one by one instead of as a recorded graph
     #[arg(long)]
     eager: bool,
+    /// Add gradients up in a group of one process, as each of several ranks does
+    #[arg(long, value_enum)]
+    group: Option<GroupArg>,
     /// Vocabulary, not tied
     #[arg(long, default_value_t = 32_000)]
     vocab: usize,
@@ -46,6 +51,27 @@ pub struct TrainArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+}
+
+/// `--group`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum GroupArg {
+    Nccl,
+    Gloo,
+}
+
+impl GroupArg {
+    /// A group of this process alone.
+    fn meet(self, device: Device) -> anyhow::Result<Arc<Ranks>> {
+        let transport = match self {
+            Self::Nccl => Transport::Nccl,
+            Self::Gloo => Transport::Gloo,
+        };
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let host = "127.0.0.1".to_owned();
+        let place = Rendezvous { rank: 0, size: 1, local_rank: 0, local_size: 1, host, port, served: false };
+        Ok(Ranks::meet(&place, transport, device, |_| {})?)
+    }
 }
 
 const DEFAULT: [&str; 12] = [
@@ -130,7 +156,9 @@ impl Job {
         let launches = if graph { Launches::Graph } else { Launches::Eager };
         let mut gradients = GradientStep::new(lm, device, self.rows, self.rows, self.length + 1, launches);
         let settings = AdamWOptions { betas: (0.9, 0.95), eps: 1e-8, grad_clip: 1.0, weight_decay: 0.1 };
-        let mut optimizer = AdamW::new(&params, &scaling, settings, backend);
+        let ranks = args.group.map_or_else(|| Ok(Ranks::alone()), |group| group.meet(device))?;
+        let sharing = Sharing { ranks: ranks.clone(), ..Sharing::alone() };
+        let mut optimizer = AdamW::new(&params, &scaling, settings, backend, sharing);
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let ids: Vec<i64> =
             (0..self.rows * (self.length + 1)).map(|_| rng.random_range(0..self.shape.vocab_size as i64)).collect();
@@ -141,8 +169,11 @@ impl Job {
             wait(device);
             let start = Instant::now();
             gradients.run(&ids)?;
+            ranks.begin_sum(&params.arena().expect("parameters in training are in an arena").grads)?;
+            ranks.begin_sum(gradients.vote(false, false))?;
+            ranks.wait()?;
             optimizer.step(&params, 1e-4)?;
-            let (loss, _) = (gradients.loss(), optimizer.norm());
+            let (loss, _) = (gradients.totals().loss, optimizer.norm());
             wait(device);
             if step < 8 {
                 losses.push(loss.is_finite().then_some(loss));

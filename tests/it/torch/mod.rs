@@ -4,6 +4,7 @@ mod golden;
 mod gpu;
 mod initial_values;
 mod ops;
+mod ranks;
 mod train;
 mod zoo;
 

@@ -7,8 +7,9 @@ use lossfloor::data::{SyntheticSpec, synthetic};
 use lossfloor::nn::Precision;
 use lossfloor::ops::Backend;
 use lossfloor::record::{RunStatus, StepMetrics};
-use lossfloor::train::folder::RunFolder;
-use lossfloor::train::{Compute, Outcome, Trainer, checkpoint};
+use lossfloor::runs::{Claim, Observer, RunFolder};
+use lossfloor::train::ranks::Ranks;
+use lossfloor::train::{Compute, Home, Outcome, Trainer, checkpoint};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
@@ -16,13 +17,13 @@ use tch::Device;
 const COMPUTE: Compute = Compute { device: Device::Cpu, precision: Precision::Fp32, backend: Backend::Fused };
 
 /// A folder with a small corpus, and a configuration on it.
-struct Place {
+pub(super) struct Place {
     folder: tempfile::TempDir,
     config: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         set_up();
         let folder = tempfile::tempdir().expect("a folder");
         let spec =
@@ -42,7 +43,11 @@ impl Place {
         Self { folder, config }
     }
 
-    fn run(&self, set: &[&str]) -> RunConfig {
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn run(&self, set: &[&str]) -> RunConfig {
         let mut tree = load::read_tree(&self.config).expect("a tree");
         for assignment in set {
             load::set_from_text(&mut tree, assignment).expect("a key");
@@ -51,13 +56,13 @@ impl Place {
         RunConfig::resolve(&written, &data_facts).expect("a run")
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("lossfloor").expect("the program");
         command.current_dir(self.folder.path()).arg("train").arg("run.yaml").args(arguments);
         command
     }
 
-    fn refused(&self, arguments: &[&str], status: i32) -> String {
+    pub(super) fn refused(&self, arguments: &[&str], status: i32) -> String {
         let output = self.command(arguments).output().expect("it ran");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(status), "{text}");
@@ -68,11 +73,12 @@ impl Place {
 
 /// Trains in `folder`, stopping before step `stop_at` when given; returns the losses seen.
 fn attempt(run: &RunConfig, folder: &Path, stop_at: Option<u64>) -> (Outcome, Vec<f64>) {
-    let folder = RunFolder::lock(folder).expect("the folder is free");
+    let claim = Claim::take(folder, &Observer::new(None)).expect("the folder is free");
     let stop = AtomicBool::new(false);
     let mut losses = Vec::new();
-    let trainer = Trainer::new(run, COMPUTE, &folder).expect("a trainer");
-    let outcome = trainer.train(&stop, &mut |metrics: &StepMetrics| {
+    let home = Home { claim: &claim, attempt: 1 };
+    let trainer = Trainer::new(run, COMPUTE, Some(home), Ranks::alone(), &mut |_| {}).expect("a trainer");
+    let outcome = trainer.train(&|| stop.load(Ordering::Relaxed), &mut |metrics: &StepMetrics| {
         losses.push(metrics.loss);
         if Some(metrics.step) == stop_at {
             stop.store(true, Ordering::Relaxed);
@@ -82,7 +88,7 @@ fn attempt(run: &RunConfig, folder: &Path, stop_at: Option<u64>) -> (Outcome, Ve
 }
 
 fn final_params(folder: &Path) -> Vec<(String, Vec<f32>)> {
-    let saved = checkpoint::latest(&folder.join("checkpoint")).expect("readable").expect("there");
+    let saved = checkpoint::latest(&RunFolder::at(folder)).expect("readable").0.expect("there");
     let mut params: Vec<(String, Vec<f32>)> = saved
         .params
         .into_iter()
@@ -250,9 +256,9 @@ fn two_processes_cannot_share_a_run_and_foreign_checkpoints_are_refused() {
     let run = place.run(&[]);
     let folder = place.folder.path().join("runs").join(run.id().0);
     {
-        let _held = RunFolder::lock(&folder).expect("free");
+        let _held = Claim::take(&folder, &Observer::new(None)).expect("free");
         let text = place.refused(&[], 2);
-        assert!(text.contains("is in use by another process"), "{text}");
+        assert!(text.contains("is in use by process"), "{text}");
     }
     let other = place.run(&["model.d_model=24"]);
     attempt(&other, &place.folder.path().join("other"), Some(1));
@@ -289,14 +295,14 @@ fn a_full_disk_costs_no_more_than_the_steps_since_the_last_checkpoint() {
     let refused = |file: &str| format!("error: cannot write runs/{}/{file}: File too large (os error 27)", run.id());
 
     assert_eq!(cramped(1, &[]), refused("config.yaml"));
-    assert_eq!(names(&folder), ["lock"]);
+    assert_eq!(names(&folder), ["attempts"]);
 
     attempt(&run, &folder, Some(5));
     let saved = std::fs::read(folder.join("checkpoint/step-00000005.safetensors")).expect("saved");
     // What a process that was killed while it wrote leaves.
     std::fs::write(folder.join("checkpoint/.part-x"), "half").expect("written");
     assert_eq!(cramped(16, &[]), refused("checkpoint/step-00000010.safetensors"));
-    assert_eq!(names(&folder), ["checkpoint", "config.yaml", "env.json", "lock", "metrics.jsonl"]);
+    assert_eq!(names(&folder), ["attempts", "checkpoint", "config.yaml", "metrics.jsonl", "state.json"]);
     assert_eq!(names(&folder.join("checkpoint")), ["step-00000005.safetensors"]);
     assert_eq!(std::fs::read(folder.join("checkpoint/step-00000005.safetensors")).expect("there"), saved);
 
