@@ -7,7 +7,6 @@ mod model;
 pub mod output;
 pub mod reproduce;
 pub mod sweep;
-mod sweep_output;
 
 #[cfg(feature = "torch")]
 mod bench;

@@ -102,7 +102,8 @@ pub(super) fn meet(run: &RunConfig, place: Option<&Rendezvous>, device: Device) 
         if !gone.told {
             output::note(&format!("error: {gone} (said by rank {rank})"));
         }
-        std::process::exit(ExitStatus::Internal as i32);
+        // Without the destructors of static objects, which other threads still use.
+        signal_hook::low_level::exit(ExitStatus::Internal as i32);
     };
     Ok(Ranks::meet(place, transport, device, gone)?)
 }

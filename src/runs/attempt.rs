@@ -137,6 +137,22 @@ impl Attempt {
         serde_json::from_str(&std::fs::read_to_string(self.path.join("exit.json")).ok()?).ok()
     }
 
+    /// Why it failed, where it did: in its own words, or by the status that its job script noted.
+    pub fn failure(&self) -> Option<String> {
+        match self.exit() {
+            Some(exit) => {
+                let failed = matches!(exit.cause, Cause::Crash | Cause::Oom | Cause::Config | Cause::Unavailable);
+                failed.then(|| exit.reason.unwrap_or_else(|| exit.cause.name().to_owned()))
+            }
+            None => {
+                let status = std::fs::read_to_string(self.path.join("status")).ok()?;
+                let status = status.trim();
+                let failed = !matches!(status, "" | "0" | "75");
+                failed.then(|| self.last_words().unwrap_or_else(|| format!("ended with status {status}")))
+            }
+        }
+    }
+
     /// Notes how it ended, unless that is noted already.
     pub fn end_if_open(&self, exit: &Exit) -> Result<(), WriteError> {
         let text = serde_json::to_string_pretty(exit).expect("an exit is plain strings and numbers");

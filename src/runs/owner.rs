@@ -119,7 +119,8 @@ impl Observer {
         Fate::Unknown
     }
 
-    fn queue(&self) -> Option<&Queue> {
+    /// Slurm's jobs of this user, asked for once; none where Slurm does not answer.
+    pub fn queue(&self) -> Option<&Queue> {
         self.queue.get_or_init(|| Queue::read().ok()).as_ref()
     }
 }

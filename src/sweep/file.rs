@@ -37,6 +37,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     }
 }
 
+impl<T: Serialize> Serialize for Entries<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
 /// A whole sweep as written.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,9 +76,9 @@ pub struct SweepFile {
     /// Where.
     #[serde(default)]
     pub backends: BackendsSection,
-    /// What follows; kept for a later version.
+    /// What follows the runs.
     #[serde(default)]
-    pub after: Vec<Value>,
+    pub after: Vec<AfterStep>,
     /// Template of the runs' labels: `lr{scaling.lr}-s{seed}`.
     pub label: Option<String>,
     /// Config keys given on the command line: they win over everything in the file.
@@ -126,6 +132,37 @@ pub struct ExecBlock {
     pub nodes: Option<u64>,
     /// Recompute activations in the backward pass.
     pub activation_checkpointing: Option<bool>,
+}
+
+/// One of the steps that follow a sweep: a fit, a table, or a command.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AfterStep {
+    /// Name of a fit.
+    pub fit: Option<String>,
+    /// Its form; default power+floor.
+    pub form: Option<String>,
+    /// Columns of the fit: x, default flops.
+    pub x: Option<String>,
+    /// y, default val_loss.
+    pub y: Option<String>,
+    /// A fit for each of its values.
+    pub group_by: Option<String>,
+    /// Which runs enter.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// The column that a table is of.
+    pub table: Option<String>,
+    /// The key whose values are its rows.
+    pub rows: Option<String>,
+    /// The key whose values are its columns.
+    pub columns: Option<String>,
+    /// What a cell shows of several runs: mean and spread in any case.
+    pub show: Vec<String>,
+    /// The key that a cell is a mean over.
+    pub over: Option<String>,
+    /// A program and its arguments; `{results}` stands for the table of all runs.
+    pub command: Option<Vec<String>>,
 }
 
 /// Which run goes first.
@@ -182,8 +219,37 @@ impl RunSection {
 pub struct BackendsSection {
     /// This machine.
     pub local: LocalBackend,
+    /// A cluster.
+    pub slurm: Option<SlurmBackend>,
+}
+
+/// `backends.slurm`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlurmBackend {
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    pub qos: Option<String>,
+    /// Limit of one job, `12h`; a longer run saves itself and goes back into the queue. Default: the cluster's.
+    pub time: Option<String>,
+    /// How long before the limit a run saves itself; default 5 min.
+    pub signal_lead: Option<String>,
+    /// The signal that says so; default USR2.
+    pub signal: Option<String>,
+    /// Tasks of an array that run at once.
+    pub max_running: Option<usize>,
+    /// How often one job goes back into the queue; default: as often as it takes.
+    pub max_requeues: Option<u32>,
+    /// Cores for each process.
+    pub cpus_per_gpu: Option<usize>,
+    /// Lines of shell before a run, such as `module load cuda`.
+    pub setup: Vec<String>,
+    /// Any other option of `sbatch`, passed on as it is; `true` for one without a value, `false` to leave one out.
+    pub sbatch: Entries<Value>,
     /// For a later version.
-    pub slurm: Option<Value>,
+    pub runs_per_job: Option<usize>,
+    /// For a later version.
+    pub gpus_per_job: Option<usize>,
 }
 
 /// `backends.local`.
@@ -265,11 +331,8 @@ impl SweepFile {
     /// Parts that were read and change nothing, for people.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.backends.slurm.is_some() {
-            notes.push("backends.slurm is for a later version: runs are local".to_owned());
-        }
-        if !self.after.is_empty() {
-            notes.push("after is for a later version: use `lossfloor fit` and `lossfloor plot`".to_owned());
+        if self.backends.slurm.as_ref().is_some_and(|slurm| slurm.runs_per_job.is_some_and(|runs| runs > 1)) {
+            notes.push("backends.slurm.runs_per_job is for a later version: each run is a job of its own".to_owned());
         }
         notes
     }

@@ -253,14 +253,15 @@ impl Scope for PointScope<'_> {
     }
 }
 
-fn asks(
+/// Whether a condition of this sweep holds for the values of a point; `keys` are those that some point has.
+pub(super) fn condition(
     sweep: &SweepFile,
     place: &str,
     text: &str,
-    point: &Point,
+    flat: &BTreeMap<String, Value>,
     keys: &BTreeSet<String>,
 ) -> Result<bool, SweepError> {
-    let scope = PointScope { flat: &point.flat, keys };
+    let scope = PointScope { flat, keys };
     Expression::parse(text).and_then(|condition| condition.holds(&scope)).map_err(|error| SweepError::Expression {
         origin: sweep.origin.clone(),
         place: place.to_owned(),
@@ -275,7 +276,7 @@ fn exclude(sweep: &SweepFile, points: Vec<Point>, keys: &BTreeSet<String>) -> Re
     for point in points {
         let mut out = false;
         for (index, text) in sweep.exclude.iter().enumerate() {
-            out |= asks(sweep, &format!("exclude[{index}]"), text, &point, keys)?;
+            out |= condition(sweep, &format!("exclude[{index}]"), text, &point.flat, keys)?;
         }
         if !out {
             kept.push(point);
@@ -292,7 +293,7 @@ fn with_exec(sweep: &SweepFile, mut point: Point, keys: &BTreeSet<String>) -> Re
     let mut blocks = vec![&sweep.exec];
     for (index, rule) in sweep.exec.rules.iter().enumerate() {
         let when = rule.when.as_deref().unwrap_or_default();
-        if asks(sweep, &format!("exec.rules[{index}].when"), when, &point, keys)? {
+        if condition(sweep, &format!("exec.rules[{index}].when"), when, &point.flat, keys)? {
             blocks.push(rule);
         }
     }

@@ -6,11 +6,14 @@
 pub mod devices;
 pub mod executor;
 pub mod expression;
-mod file;
+pub mod file;
 pub mod grid;
+pub mod home;
 pub mod packing;
 pub mod plan;
 pub mod run;
+pub mod select;
+pub mod slurm;
 mod speed;
 pub mod state;
 
@@ -63,6 +66,9 @@ pub enum SweepError {
     /// A file of a run cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Slurm cannot be asked, or said no.
+    #[error(transparent)]
+    Slurm(#[from] crate::slurm::SlurmError),
     /// A run cannot be started.
     #[error(transparent)]
     Executor(#[from] executor::ExecutorError),

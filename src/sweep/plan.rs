@@ -2,6 +2,7 @@
 
 use super::devices::Machine;
 use super::grid::{self, Point};
+use super::home::SweepHome;
 use super::packing::Need;
 use super::speed::Speeds;
 use super::state::RunState;
@@ -9,7 +10,7 @@ use super::{SweepError, SweepFile};
 use crate::arch::cost::{ParamCount, TrainingMemory};
 use crate::arch::params::ParamRole;
 use crate::config::{ConfigError, ExecConfig, ExperimentConfig, FactsCache, PrecisionChoice, RunConfig, RunId, load};
-use crate::record::RunRecord;
+use crate::record::{RunRecord, RunStatus};
 use crate::runs::{Observer, RunFolder};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -45,6 +46,12 @@ pub struct PlannedRun {
     pub step: u64,
     /// Validation loss, once it is done.
     pub val_loss: Option<f64>,
+    /// Latest training loss, as far as its metrics tell.
+    pub loss: Option<f64>,
+    /// Pace, as far as its metrics tell.
+    pub tokens_per_s: Option<f64>,
+    /// The Slurm job that waits for it or works on it.
+    pub job: Option<String>,
 }
 
 impl PlannedRun {
@@ -111,7 +118,9 @@ impl SweepPlan {
             }
         }
         tell_apart(&mut runs);
+        let queue_problem = ask_slurm(sweep, &mut runs, runs_dir, observer);
         let mut notes = sweep.notes();
+        notes.extend(queue_problem);
         if merged > 0 {
             notes.push(format!("{merged} points equal another one and are run once"));
         }
@@ -162,19 +171,48 @@ impl SweepPlan {
                 json!({
                     "run_id": run.id, "label": run.config.label, "state": run.state.name(), "step": run.step,
                     "steps": run.config.steps(), "tokens": run.step * run.config.batch_tokens(),
-                    "val_loss": run.val_loss,
+                    "loss": run.loss, "tokens_per_s": run.tokens_per_s, "val_loss": run.val_loss, "job": run.job,
                 })
             })
             .collect();
-        json!({ "sweep": self.name, "runs": runs })
+        json!({ "sweep": self.name, "runs": runs, "notes": self.notes })
     }
 }
 
-/// The records of a plan's runs, in its order; runs without one are left out.
+/// Which runs Slurm has jobs for, if any was ever submitted; a sentence where it does not say.
+fn ask_slurm(sweep: &SweepFile, runs: &mut [PlannedRun], runs_dir: &Path, observer: &Observer) -> Option<String> {
+    let home = SweepHome::new(runs_dir, &sweep.sweep);
+    if !home.was_submitted() || runs.iter().all(|run| run.state.is_final()) {
+        return None;
+    }
+    let Some(queue) = observer.queue() else {
+        return Some("squeue does not answer: which runs have jobs that wait is not known".to_owned());
+    };
+    let jobs = home.jobs(queue);
+    for run in runs {
+        if let Some(job) = jobs.get(&run.id) {
+            run.job = Some(job.id.clone());
+            run.state = match run.state {
+                RunState::Pending | RunState::Resumable | RunState::Failed if job.is_waiting() => RunState::Queued,
+                // Its process is about to take the folder, or has just let go of it.
+                RunState::Pending | RunState::Resumable | RunState::Failed => RunState::Running,
+                other => other,
+            };
+        }
+    }
+    None
+}
+
+/// The records of a plan's runs, in its order; runs that have not ended are left out.
 pub fn collect(plan: &SweepPlan, runs_dir: &Path) -> Result<Vec<RunRecord>, SweepError> {
     let mut records = Vec::new();
     for run in plan.runs.iter().filter(|run| run.state != RunState::DataMissing) {
-        if let Some(record) = RunFolder::new(runs_dir, &run.id).record()? {
+        let folder = RunFolder::new(runs_dir, &run.id);
+        let failed = || {
+            let reason = folder.attempts().last()?.failure()?;
+            Some(folder.record_without_result(&run.config, RunStatus::Failed, &reason))
+        };
+        if let Some(record) = folder.record()?.or_else(|| failed().filter(|_| run.state == RunState::Failed)) {
             // A run may be shared with another sweep that names it differently.
             records.push(RunRecord { label: run.config.label.clone(), ..record });
         }
@@ -230,10 +268,10 @@ fn plan_run(
         PrecisionChoice::Auto | PrecisionChoice::Bf16 => 2,
     };
     let micro_batch_tokens = (config.exec.micro_batch * config.seq_len) as u64;
+    let metrics = if missing || state.is_final() { None } else { folder.last_metrics() };
     let step = match &record {
         Some(record) if state.is_final() => record.steps,
-        _ if missing => 0,
-        _ => folder.last_metrics().map_or(0, |metrics| metrics.step),
+        _ => metrics.as_ref().map_or(0, |metrics| metrics.step),
     };
     let mut run = PlannedRun {
         params: ParamCount::of(&config.model).total(),
@@ -245,6 +283,9 @@ fn plan_run(
         state,
         step,
         val_loss: record.as_ref().and_then(|record| record.val_loss),
+        loss: metrics.as_ref().map(|metrics| metrics.loss),
+        tokens_per_s: metrics.as_ref().map(|metrics| metrics.tokens_per_s),
+        job: None,
         id,
         config,
         point,

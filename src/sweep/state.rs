@@ -76,6 +76,7 @@ impl RunState {
             (_, Some(Fate::Unknown)) => Self::Unknown,
             (Some(RunStatus::Failed), _) => Self::Failed,
             (Some(RunStatus::Interrupted), _) => Self::Resumable,
+            (None, _) if folder.attempts().last().is_some_and(|attempt| attempt.failure().is_some()) => Self::Failed,
             (None, _) if folder.checkpoint_steps().is_empty() => Self::Pending,
             (None, _) => Self::Resumable,
         })

@@ -1,10 +1,17 @@
-//! `lossfloor plan`, `sweep run`, `sweep status`.
+//! `lossfloor plan` and `lossfloor sweep`.
 
-use super::sweep_output::{EventLog, ending_lines, plan_text, status_text};
-use super::{ExitStatus, exit, output, usage};
-use crate::report::results;
+mod export;
+mod manage;
+mod output;
+mod results;
+mod submit;
+
+use self::output::{EventLog, ending_lines, plan_text, status_text};
+use super::output as out;
+use super::{ExitStatus, exit, usage};
 use crate::runs::Observer;
 use crate::sweep::devices::Machine;
+use crate::sweep::home::SweepHome;
 use crate::sweep::run::{End, Event, ready};
 use crate::sweep::{Outcome, ProcessExecutor, Scheduler, SweepError, SweepFile, SweepPlan, plan};
 use anyhow::Context;
@@ -27,10 +34,24 @@ pub struct PlanArgs {
 /// What `sweep` can do.
 #[derive(Subcommand, Debug)]
 pub enum SweepCommand {
-    /// Run everything of a sweep that is not done
+    /// Run everything of a sweep that is not done, on this machine
     Run(SweepRunArgs),
+    /// Hand everything of a sweep that is not done to Slurm
+    Submit(submit::SubmitArgs),
     /// Show how far a sweep is; changes nothing
-    Status(PlanArgs),
+    Status(manage::StatusArgs),
+    /// Show what a run has said
+    Logs(manage::LogsArgs),
+    /// Stop runs, and take their jobs out of the queue
+    Cancel(manage::SelectArgs),
+    /// Forget that runs failed or diverged, so that the next `run` or `submit` tries them again
+    Retry(manage::SelectArgs),
+    /// Print one table of every run that has ended
+    Results(results::ResultsArgs),
+    /// Remove what finished runs no longer need
+    Clean(manage::CleanArgs),
+    /// Write the runs for another engine: shell lines, or a HyperQueue job file
+    Export(export::ExportArgs),
 }
 
 /// `lossfloor sweep run`
@@ -90,9 +111,11 @@ pub(super) fn observer() -> Observer {
 /// What the user gave is status 2, what the system refused status 1.
 pub(super) fn failure(error: SweepError) -> anyhow::Error {
     match error {
-        SweepError::Read(_) | SweepError::Run(_) | SweepError::Write(_) | SweepError::Executor(_) => {
-            exit(ExitStatus::Internal, error)
-        }
+        SweepError::Slurm(_)
+        | SweepError::Read(_)
+        | SweepError::Run(_)
+        | SweepError::Write(_)
+        | SweepError::Executor(_) => exit(ExitStatus::Internal, error),
         _ => usage(error),
     }
 }
@@ -101,9 +124,9 @@ pub(super) fn failure(error: SweepError) -> anyhow::Error {
 pub fn plan(args: PlanArgs) -> anyhow::Result<ExitStatus> {
     let (_, _, plan) = args.sweep.plan()?;
     if args.json {
-        output::json(&plan.to_json())?
+        out::json(&plan.to_json())?
     } else {
-        output::print(&plan_text(&plan))?
+        out::print(&plan_text(&plan))?
     }
     Ok(ExitStatus::Done)
 }
@@ -112,36 +135,70 @@ pub fn plan(args: PlanArgs) -> anyhow::Result<ExitStatus> {
 pub fn sweep(command: SweepCommand) -> anyhow::Result<ExitStatus> {
     match command {
         SweepCommand::Run(args) => run(&args),
-        SweepCommand::Status(args) => {
-            let (_, _, plan) = args.sweep.plan()?;
-            show_status(&plan, args.json)?;
-            Ok(ExitStatus::Done)
-        }
+        SweepCommand::Submit(args) => submit::submit(&args),
+        SweepCommand::Status(args) => manage::status(&args),
+        SweepCommand::Logs(args) => manage::logs(&args),
+        SweepCommand::Cancel(args) => manage::cancel(&args),
+        SweepCommand::Retry(args) => manage::retry(&args),
+        SweepCommand::Results(args) => results::results(&args),
+        SweepCommand::Clean(args) => manage::clean(&args),
+        SweepCommand::Export(args) => export::export(&args),
     }
 }
 
 fn show_status(plan: &SweepPlan, json: bool) -> anyhow::Result<()> {
-    if json { output::json(&plan.status_json()) } else { output::print(&status_text(plan)) }
+    if json { out::json(&plan.status_json()) } else { out::print(&status_text(plan)) }
+}
+
+/// Says which runs an earlier version of the file had; their folders stay.
+fn tell_left_out(left_out: &[crate::config::RunId]) {
+    if !left_out.is_empty() {
+        const SHOWN: usize = 4;
+        let ids: Vec<&str> = left_out.iter().take(SHOWN).map(|id| id.0.as_str()).collect();
+        let more = if left_out.len() > SHOWN { ", ..." } else { "" };
+        out::note(&format!(
+            "{} runs of an earlier version of this file are in it no longer: {}{more}; their folders are kept",
+            left_out.len(),
+            ids.join(", ")
+        ));
+    }
 }
 
 fn run(args: &SweepRunArgs) -> anyhow::Result<ExitStatus> {
     let (sweep, machine, plan) = args.sweep.plan()?;
     let table = args.results.join(format!("{}.csv", plan.name));
+    ready(&sweep, &plan).map_err(failure)?;
+    refuse_several_nodes(&sweep, &plan)?;
+    let home = SweepHome::new(&args.sweep.runs, &plan.name);
+    tell_left_out(&home.keep(&sweep, &plan).map_err(failure)?);
     let outcome = run_plan(&sweep, &plan, &machine, &args.sweep.runs, args.program.as_deref(), &mut |plan| {
         write_results(plan, &args.sweep.runs, &table)
     })?;
     let after = SweepPlan::new(&sweep, &args.sweep.runs, &machine, &observer()).map_err(failure)?;
     write_results(&after, &args.sweep.runs, &table)?;
     for line in ending_lines(&plan, &outcome, &args.sweep.runs) {
-        output::note(&line);
+        out::note(&line);
     }
     if table.exists() {
-        output::note(&format!("results: {}", table.display()));
+        out::note(&format!("results: {}", table.display()));
     }
     show_status(&after, args.json)?;
     match &outcome.unavailable {
         Some(reason) => Err(exit(ExitStatus::Unavailable, reason)),
         None => Ok(status(&outcome)),
+    }
+}
+
+fn refuse_several_nodes(sweep: &SweepFile, plan: &SweepPlan) -> anyhow::Result<()> {
+    match plan.runs.iter().find(|run| run.config.exec.nodes > 1 && !run.state.is_final()) {
+        Some(run) => {
+            let problem = format!(
+                "{} needs {} machines; hint: `lossfloor sweep submit`",
+                run.config.label, run.config.exec.nodes
+            );
+            Err(failure(sweep.layout("exec.nodes", problem)))
+        }
+        None => Ok(()),
     }
 }
 
@@ -151,7 +208,7 @@ pub(super) fn write_results(plan: &SweepPlan, runs_dir: &Path, table: &Path) -> 
     if records.is_empty() {
         return Ok(());
     }
-    Ok(results::write(table, &records)?)
+    Ok(crate::report::results::write(table, &records)?)
 }
 
 /// Carries out `plan` with a process per run; `on_end` is called after each.
@@ -164,6 +221,7 @@ pub(super) fn run_plan(
     on_end: &mut dyn FnMut(&SweepPlan) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
     ready(sweep, plan).map_err(failure)?;
+    let home = SweepHome::new(runs_dir, &plan.name);
     let program = match program {
         Some(program) => program.to_owned(),
         None if !cfg!(feature = "torch") && !finished(plan) => {
@@ -186,6 +244,11 @@ pub(super) fn run_plan(
     let outcome =
         scheduler.run(&mut ProcessExecutor::new(&program), &|| asked.load(Ordering::Relaxed), &mut |event: Event| {
             log.show(&event);
+            if let Some((what, details)) = story(plan, &event)
+                && let Err(error) = home.tell(what, details)
+            {
+                broken = Some(error.into());
+            }
             if let Event::Ended(..) = event
                 && let Err(error) = on_end(plan)
             {
@@ -196,6 +259,32 @@ pub(super) fn run_plan(
     log.clear();
     let outcome = outcome.map_err(failure)?;
     broken.map_or(Ok(outcome), Err)
+}
+
+/// What `events.jsonl` says of an event.
+fn story(plan: &SweepPlan, event: &Event) -> Option<(&'static str, serde_json::Value)> {
+    use serde_json::json;
+    let run = |run: usize| plan.runs[run].id.0.as_str();
+    Some(match event {
+        Event::Started { run: index, attempt, gpus } => {
+            ("started", json!({ "run": run(*index), "attempt": attempt, "gpus": gpus }))
+        }
+        Event::Retrying { run: index, reason } => ("crashed", json!({ "run": run(*index), "reason": reason })),
+        Event::Saved(index) => ("saved", json!({ "run": run(*index) })),
+        Event::Ended(index, end) => {
+            let (how, reason) = match end {
+                End::Completed => ("done", None),
+                End::Diverged(reason) => ("diverged", Some(reason)),
+                End::Failed(reason) => ("failed", Some(reason)),
+                End::Interrupted => ("interrupted", None),
+                End::Elsewhere | End::NotStarted => return None,
+            };
+            (how, json!({ "run": run(*index), "reason": reason }))
+        }
+        Event::Halted(failures) => ("halted", json!({ "failures": failures })),
+        Event::Stopping => ("stopping", json!({})),
+        Event::Already(..) | Event::Elsewhere(_) | Event::Tick(_) => return None,
+    })
 }
 
 /// Counts SIGINT and SIGTERM from now on, in place of dying of them.

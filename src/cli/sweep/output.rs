@@ -1,6 +1,6 @@
 //! What `plan` and `sweep` show: tables, events, progress bars.
 
-use super::output;
+use super::out as output;
 use crate::runs::RunFolder;
 use crate::sweep::run::{End, Event};
 use crate::sweep::{Outcome, PlannedRun, RunState, SweepPlan};
@@ -112,26 +112,50 @@ fn counts(plan: &SweepPlan) -> String {
 
 /// How far a sweep is, for people.
 pub(super) fn status_text(plan: &SweepPlan) -> String {
-    let header = ["run", "label", "state", "step", "of", "val loss"];
+    let rows: Vec<usize> = (0..plan.runs.len()).collect();
+    status_rows(plan, &rows)
+}
+
+/// The same for some of its rows.
+pub(super) fn status_rows(plan: &SweepPlan, rows: &[usize]) -> String {
+    let with_jobs = rows.iter().any(|&row| plan.runs[row].job.is_some());
+    let mut header = vec!["", "run", "label", "state", "step", "loss", "tok/s", "left"];
+    if with_jobs {
+        header.push("job");
+    }
     let mut table = plain_table(&header);
-    for run in &plan.runs {
-        table.add_row([
-            run.id.0.clone(),
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for &row in rows {
+        let run = &plan.runs[row];
+        let at_work = run.state == RunState::Running;
+        let left = run.tokens_per_s.filter(|_| at_work).map(|pace| {
+            let tokens = run.config.tokens.saturating_sub(run.step * run.config.batch_tokens());
+            brief_duration(tokens as f64 / pace.max(1e-9))
+        });
+        let mut cells = vec![
+            (row + 1).to_string(),
+            run.id.0.chars().take(8).collect(),
             run.config.label.clone(),
             run.state.name().to_owned(),
-            run.step.to_string(),
-            run.config.steps().to_string(),
-            run.val_loss.map_or("-".to_owned(), |loss| format!("{loss:.4}")),
-        ]);
+            format!("{}/{}", run.step, run.config.steps()),
+            or_dash(run.val_loss.or(run.loss).map(|loss| format!("{loss:.4}"))),
+            or_dash(run.tokens_per_s.filter(|_| at_work).map(units::si)),
+            or_dash(left),
+        ];
+        if with_jobs {
+            cells.push(or_dash(run.job.clone()));
+        }
+        table.add_row(cells);
     }
-    align(&mut table, &["run", "label", "state"], &header);
+    align(&mut table, &["run", "label", "state", "job"], &header);
     let (_, left) = plan.gpu_hours();
     let left = if left > 0.0 {
         format!("; {} left, one after another", units::duration(left * 3600.0))
     } else {
         String::new()
     };
-    format!("{table}\n\n{}: {}{left}", plan.name, counts(plan))
+    let notes: String = plan.notes.iter().map(|note| format!("\n{note}")).collect();
+    format!("{table}\n\n{}: {}{left}{notes}", plan.name, counts(plan))
 }
 
 /// What to say of runs that did not end well.
