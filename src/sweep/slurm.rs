@@ -55,6 +55,7 @@ pub struct Submission {
 }
 
 const LEAD: &str = "5 min";
+const SIGNAL: &str = "USR2";
 
 /// The jobs that do the runs at `positions` of a plan.
 pub fn submissions(
@@ -177,7 +178,7 @@ fn options(
     if let Some(time) = backend.time.as_deref().and_then(units::seconds) {
         options.push(("time", Some(clock(time))));
     }
-    let signal = backend.signal.as_deref().unwrap_or("USR2");
+    let signal = backend.signal.as_deref().unwrap_or(SIGNAL);
     options.push(("signal", Some(format!("{signal}@{}", lead_s(backend).round()))));
     options.push(("requeue", None));
     for (key, value) in [("partition", &backend.partition), ("account", &backend.account), ("qos", &backend.qos)] {
@@ -245,7 +246,7 @@ fn script(
     let retries = sweep.run.retries.unwrap_or(1);
     let oom = if sweep.run.refuses(super::file::NoRetry::Oom) { " | 76" } else { "" };
     let requeues = match backend.max_requeues {
-        Some(most) => format!("  [ \"${{SLURM_RESTART_COUNT:-0}}\" -lt {most} ] || again=\n"),
+        Some(most) => format!("[ \"${{SLURM_RESTART_COUNT:-0}}\" -lt {most} ] || again=\n"),
         None => String::new(),
     };
     text += &format!(
@@ -262,12 +263,18 @@ until mkdir "$run/attempts/$(printf %03d $attempt)" 2>/dev/null; do
 done
 here=$run/attempts/$(printf %03d $attempt)
 
+# A task of an array has an id of its own beside that of the array, by which all of its tasks are meant.
+job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+job=${{job:-$SLURM_JOB_ID}}
+
 # The ranks meet at the first node, and know how much time is left.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
-left=$(squeue --noheader --job "$SLURM_JOB_ID" --format %L 2>/dev/null)
+left=$(squeue --noheader --job "$job" --format %L 2>/dev/null)
+# Signals to save come up to a minute early: until a rank listens to them they are ignored, not deadly.
 srun --kill-on-bad-exit=1 --output="$here/log" --error="$here/log" --open-mode=append bash -c '
+  trap "" {signal} TERM
   export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID LOCAL_WORLD_SIZE={processes}
   exec "$@"
 ' rank {program} train "$run/config.yaml" --runs "$runs" --attempt $attempt \
@@ -282,10 +289,8 @@ case $status in
   0 | 2 | 3 | 6{oom}) ;;
   *) [ "$(grep -lvxE '75' "$run"/attempts/*/status | wc -l)" -le {retries} ] && again=yes ;;
 esac
-if [ -n "$again" ]; then
-{requeues}  # A job that leaves by itself is not put back: ask for it. What follows runs only if that was refused.
-  [ -n "$again" ] && timeout 60 scontrol requeue "$SLURM_JOB_ID" && sleep 120
-fi
+{requeues}# A job that leaves by itself is not put back: ask for it. Slurm then ends this script.
+[ -n "$again" ] && timeout 60 scontrol requeue "$job" && sleep 120
 exit $status
 "#,
         work = path(&site.work_dir),
@@ -293,6 +298,7 @@ exit $status
         processes = shape.processes,
         program = path(&site.program),
         lead = lead_s(backend).round(),
+        signal = backend.signal.as_deref().unwrap_or(SIGNAL),
         oom_words = if oom.is_empty() { "" } else { ", out of memory" },
     );
     Ok(text)

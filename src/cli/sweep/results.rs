@@ -5,6 +5,7 @@ use super::manage::SelectArgs;
 use super::{failure, out, write_results};
 use crate::cli::{ExitStatus, exit, usage};
 use crate::files::write_atomic;
+use crate::record::RunRecord;
 use crate::sweep::file::AfterStep;
 use crate::sweep::select::Selection;
 use crate::sweep::{SweepFile, SweepPlan, plan};
@@ -89,21 +90,19 @@ impl Columns {
             .chain(["variant", "tag"])
             .filter(|key| chosen.iter().any(|run| run.point.flat.contains_key(*key)))
             .collect();
-        let mut names: Vec<String> = Vec::new();
+        let mut fields: Vec<String> = Vec::new();
         let mut table = Vec::new();
         for record in records {
             let Some(run) = chosen.iter().find(|run| run.id.0 == record.run_id) else { continue };
-            let fields: Map<String, Value> = match serde_json::to_value(&record)? {
-                Value::Object(fields) => fields,
-                _ => Map::new(),
-            };
-            if names.is_empty() {
-                names = fields.keys().cloned().chain(own.iter().map(|key| (*key).to_owned())).collect();
+            if fields.is_empty() {
+                fields = in_order(&record)?;
             }
-            let keys = own.iter().map(|key| plain(run.point.flat.get(*key)));
-            table.push(fields.into_iter().map(|(_, value)| value).chain(keys).collect());
+            let values = serde_json::to_value(&record)?;
+            let of_record = fields.iter().map(|name| values[name].clone());
+            table.push(of_record.chain(own.iter().map(|key| plain(run.point.flat.get(*key)))).collect());
         }
-        Ok(Self { names, rows: table })
+        fields.extend(own.iter().map(|key| (*key).to_owned()));
+        Ok(Self { names: fields, rows: table })
     }
 
     fn csv(&self) -> anyhow::Result<Vec<u8>> {
@@ -169,6 +168,14 @@ impl Columns {
         group.close()?;
         Ok(writer.into_inner()?)
     }
+}
+
+/// The fields of a record in the order in which they are declared.
+fn in_order(record: &RunRecord) -> anyhow::Result<Vec<String>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.serialize(record)?;
+    let text = writer.into_inner()?;
+    Ok(csv::Reader::from_reader(text.as_slice()).headers()?.iter().map(str::to_owned).collect())
 }
 
 /// A value as a table holds it: `2^19` and `100B` are numbers there.

@@ -190,6 +190,9 @@ fn report(
     let lines: Vec<String> =
         jobs.iter().map(|(job, made)| format!("job {job}: {} runs ({})", made.runs.len(), made.tag)).collect();
     let after = after.map(|job| format!("job {job}: results, when all others have ended"));
-    out::print(&lines.into_iter().chain(after).collect::<Vec<_>>().join("\n"))?;
+    let lines: Vec<String> = lines.into_iter().chain(after).collect();
+    if !lines.is_empty() {
+        out::print(&lines.join("\n"))?;
+    }
     Ok(ExitStatus::Done)
 }

@@ -5,6 +5,7 @@ mod gpu;
 mod initial_values;
 mod ops;
 mod ranks;
+mod slurm;
 mod train;
 mod zoo;
 
