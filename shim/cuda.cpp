@@ -69,6 +69,10 @@ int lf_cuda_set_device(int device, lf_error error) {
   return guarded(error, [&] { c10::cuda::set_device(device); });
 }
 
+int lf_cuda_bus_id(int device, char* id, lf_error error) {
+  return guarded(error, [&] { C10_CUDA_CHECK(cudaDeviceGetPCIBusId(id, 32, device)); });
+}
+
 int lf_cuda_graph_begin(lf_graph* graph, lf_graph beside, lf_error error) {
   return guarded(error, [&] {
     auto made = std::make_unique<Graph>();

@@ -13,6 +13,9 @@ int lf_cuda_stream(int device, void** stream, lf_error error);
 // Makes a device that of the calling thread.
 int lf_cuda_set_device(int device, lf_error error);
 
+// The address of a device on its machine's bus, at most 31 characters.
+int lf_cuda_bus_id(int device, char* id, lf_error error);
+
 // Between begin and end, this thread's work on the current device is recorded instead of run. A graph that failed
 // between the two must be freed as well.
 // `beside` is a graph that is never replayed at the same time, whose memory this one may use, or null.

@@ -4,7 +4,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | L0 | `units` `files` `slurm` `arch` `scaling` `schedule` |
+//! | L0 | `units` `expression` `files` `slurm` `arch` `scaling` `schedule` |
 //! | L1 | `config` `record` `data` `bridge`* |
 //! | L2 | `runs` `ops`* |
 //! | L3 | `nn`* |
@@ -19,6 +19,7 @@ pub mod arch;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod expression;
 pub mod files;
 pub mod plot;
 pub mod record;

@@ -40,7 +40,8 @@ impl de::Visitor<'_> for QuantityVisitor {
         Ok(v as f64)
     }
     fn visit_str<E: de::Error>(self, v: &str) -> Result<f64, E> {
-        parse_quantity(v).ok_or_else(|| E::invalid_value(de::Unexpected::Str(v), &self))
+        parse_quantity(v.trim_end().strip_suffix("tokens").unwrap_or(v))
+            .ok_or_else(|| E::invalid_value(de::Unexpected::Str(v), &self))
     }
 }
 

@@ -59,6 +59,8 @@ pub struct ParamSpec {
     pub shape: Vec<usize>,
     pub role: ParamRole,
     pub init: InitKind,
+    /// The block that it belongs to, if any.
+    pub block: Option<usize>,
 }
 
 impl ParamSpec {
@@ -70,11 +72,13 @@ impl ParamSpec {
 
 struct List {
     params: Vec<ParamSpec>,
+    /// Of the parameters that are added.
+    block: Option<usize>,
 }
 
 impl List {
     fn add(&mut self, name: String, shape: &[usize], role: ParamRole, init: InitKind) {
-        self.params.push(ParamSpec { name, shape: shape.to_vec(), role, init });
+        self.params.push(ParamSpec { name, shape: shape.to_vec(), role, init, block: self.block });
     }
 
     fn vector(&mut self, name: String, shape: &[usize], init: InitKind) {
@@ -111,7 +115,7 @@ impl List {
 pub fn parameters(model: &ModelConfig) -> Vec<ParamSpec> {
     let shape = &model.shape;
     let width = shape.d_model;
-    let mut list = List { params: Vec::new() };
+    let mut list = List { params: Vec::new(), block: None };
     list.add(
         "transformer.wte.weight".to_owned(),
         &[shape.vocab_size, width],
@@ -119,6 +123,7 @@ pub fn parameters(model: &ModelConfig) -> Vec<ParamSpec> {
         InitKind::Embedding,
     );
     for (index, layer) in model.layers.iter().enumerate() {
+        list.block = Some(index);
         let block = format!("transformer.h.{index}");
         let attn = format!("{block}.attn");
         list.norm(format!("{block}.norm_1"), shape.norm, width);

@@ -5,7 +5,7 @@ use super::BridgeError;
 use super::distributed::Reduction;
 use super::sys::{self, ErrorPtr, ErrorSlot, TensorPtr};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW};
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -74,6 +74,7 @@ type NcclPtr = *mut c_void;
 struct Shim {
     stream: unsafe extern "C" fn(c_int, *mut *mut c_void, ErrorPtr) -> c_int,
     set_device: unsafe extern "C" fn(c_int, ErrorPtr) -> c_int,
+    bus_id: unsafe extern "C" fn(c_int, *mut c_char, ErrorPtr) -> c_int,
     graph_begin: unsafe extern "C" fn(*mut GraphPtr, GraphPtr, ErrorPtr) -> c_int,
     graph_end: unsafe extern "C" fn(GraphPtr, ErrorPtr) -> c_int,
     graph_replay: unsafe extern "C" fn(GraphPtr, ErrorPtr) -> c_int,
@@ -117,6 +118,7 @@ fn open_shim() -> Result<Shim, String> {
     let shim = Shim {
         stream: function!("lf_cuda_stream"),
         set_device: function!("lf_cuda_set_device"),
+        bus_id: function!("lf_cuda_bus_id"),
         graph_begin: function!("lf_cuda_graph_begin"),
         graph_end: function!("lf_cuda_graph_end"),
         graph_replay: function!("lf_cuda_graph_replay"),
@@ -149,6 +151,16 @@ pub fn use_gpu(device: usize) -> Result<(), BridgeError> {
     let error = ErrorSlot::new();
     // SAFETY: sets a number of this thread.
     error.check(unsafe { (shim()?.set_device)(device as c_int, error.0) })
+}
+
+/// Where a GPU is on its machine's bus: tells GPUs apart whatever numbers a process sees them by.
+pub fn bus_id(device: usize) -> Result<String, BridgeError> {
+    let error = ErrorSlot::new();
+    let mut id = [0u8; 32];
+    // SAFETY: writes a text of at most 32 bytes, its end included.
+    error.check(unsafe { (shim()?.bus_id)(device as c_int, id.as_mut_ptr().cast(), error.0) })?;
+    let end = id.iter().position(|byte| *byte == 0).unwrap_or(id.len());
+    Ok(String::from_utf8_lossy(&id[..end]).into_owned())
 }
 
 /// Work on a GPU, recorded once and replayed at the cost of one launch. Tensors that it reads and writes must outlive it

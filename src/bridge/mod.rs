@@ -12,7 +12,9 @@ pub mod tensor;
 mod cuda;
 mod sys;
 
-pub use cuda::{CudaGraph, NcclGroup, gpu_names, libtorch_folder, libtorch_version, load_cuda, peak_memory, use_gpu};
+pub use cuda::{
+    CudaGraph, NcclGroup, bus_id, gpu_names, libtorch_folder, libtorch_version, load_cuda, peak_memory, use_gpu,
+};
 
 /// LibTorch refused something.
 #[derive(Debug, thiserror::Error)]

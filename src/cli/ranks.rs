@@ -84,17 +84,13 @@ pub(super) fn meet(run: &RunConfig, place: Option<&Rendezvous>, device: Device) 
         let rows = run.batch_rows;
         return Err(usage(format!("WORLD_SIZE: {} processes cannot share a batch of {rows} rows", place.size)));
     }
-    let shares_gpu = matches!(device, Device::Cuda(_)) && place.local_size > tch::Cuda::device_count() as usize;
     let transport = match (run.exec.collectives, device) {
-        (CollectivesChoice::Gloo, _) | (CollectivesChoice::Auto, Device::Cpu) => Transport::Gloo,
+        (CollectivesChoice::Auto, Device::Cpu) | (CollectivesChoice::Gloo, _) => Some(Transport::Gloo),
         (CollectivesChoice::Nccl, Device::Cpu) => {
             return Err(usage("exec.collectives: nccl needs a GPU for each process"));
         }
-        (CollectivesChoice::Auto, _) if shares_gpu => Transport::Gloo,
-        (CollectivesChoice::Nccl, _) if shares_gpu => {
-            return Err(usage("exec.collectives: nccl needs a GPU for each process, and here several share one"));
-        }
-        (CollectivesChoice::Auto | CollectivesChoice::Nccl, _) => Transport::Nccl,
+        (CollectivesChoice::Nccl, _) => Some(Transport::Nccl),
+        (CollectivesChoice::Auto, _) => None,
     };
     let rank = place.rank;
     let gone = move |gone: &Gone| {

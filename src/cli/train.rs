@@ -14,6 +14,7 @@ use crate::ops::attention::AttentionShape;
 use crate::plot::{FlameChart, FlamePart};
 use crate::record::{RunRecord, RunStatus, StepMetrics};
 use crate::runs::{Attempt, Cause, Claim, ClaimError, Exit, RunFolder, tells_of_memory};
+use crate::sweep::devices::peak_flops;
 use crate::train::profile::PhaseTime;
 use crate::train::ranks::Rendezvous;
 use crate::train::{self, Compute, Home, Outcome, TrainError, Trainer, device_name};
@@ -81,6 +82,16 @@ pub fn run(args: TrainArgs) -> anyhow::Result<ExitStatus> {
             return Err(usage(format!(
                 "there is no complete data at {}; hint: make it with `lossfloor data synth` or `lossfloor data pack`",
                 path.display()
+            )));
+        }
+    }
+    if args.attempt.is_some() {
+        let folder = args.config.parent().and_then(|parent| parent.file_name()?.to_str());
+        if folder != Some(run.id().0.as_str()) {
+            return Err(usage(format!(
+                "{} is the run {} now: its data or its configuration have changed since it was planned; hint: plan again",
+                args.config.display(),
+                run.id()
             )));
         }
     }
@@ -209,7 +220,8 @@ fn lead(
     claim.close_lost_attempts(attempt.number)?;
     claim.archive_record()?;
     write_atomic(&claim.config(), load::to_yaml(&run.written()).as_bytes())?;
-    let environment = environment(run, &compute, place);
+    let mut environment = environment(run, &compute, place);
+    environment["step"] = claim.checkpoint_steps().last().copied().unwrap_or(0).into();
     note_changes(&claim, attempt, &environment);
     attempt.set_environment(&environment)?;
     if let Some(patch) = provenance::difference() {
@@ -274,7 +286,7 @@ fn refuse_standstill(folder: &RunFolder, attempt: &Attempt) -> anyhow::Result<()
         return Err(exit(
             ExitStatus::Internal,
             format!(
-                "{PATIENCE} attempts in a row ended before a step beyond {saved} was saved; hint: give it more time, or                  save more often (exec.checkpoint.every)"
+                "{PATIENCE} attempts in a row ended before a step beyond {saved} was saved; hint: give it more time, or save more often (exec.checkpoint.every)"
             ),
         ));
     }
@@ -510,7 +522,7 @@ impl Progress {
             bar,
             steps,
             flops_per_token: flops.counted,
-            peak: peak_flops(&device_name(compute.device), compute.precision),
+            peak: peak_flops(&device_name(compute.device), compute.precision == Precision::Bf16),
             last_line: Instant::now(),
         }
     }
@@ -540,15 +552,5 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// Dense peak of devices by their vendors' data sheets.
-fn peak_flops(device: &str, precision: Precision) -> Option<f64> {
-    match (device, precision) {
-        ("NVIDIA H200" | "NVIDIA H100 80GB HBM3", Precision::Bf16) => Some(989.4e12),
-        ("NVIDIA H200" | "NVIDIA H100 80GB HBM3", Precision::Fp32) => Some(66.9e12),
-        ("NVIDIA A100-SXM4-80GB" | "NVIDIA A100-SXM4-40GB", Precision::Bf16) => Some(312e12),
-        _ => None,
     }
 }

@@ -7,7 +7,7 @@ mod resolve;
 
 pub use facts::{FactsCache, data_facts};
 pub use load::ConfigError;
-pub use resolve::{DataFacts, ExecConfig, RunConfig, RunId};
+pub use resolve::{DataFacts, ExecConfig, RunConfig, RunId, StopRule};
 
 use crate::arch::{AttentionBias, NormKind};
 use crate::scaling::{BatchRule, OutInitDiv, TokenRule};
@@ -169,6 +169,20 @@ pub struct ExecSection {
     /// `replicated` or `sharded` (ZeRO stage 1: each process keeps a part); default replicated.
     pub optimizer: Option<OptimizerState>,
     pub checkpoint: CheckpointSection,
+    /// When a run is given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopSection>,
+}
+
+/// When a run is given up: it then counts as diverged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StopSection {
+    /// A condition over `loss`, `grad_norm`, `lr`, `step` and `tokens`, such as `loss > 12`.
+    pub when: String,
+    /// Tokens before it counts; default none.
+    #[serde(deserialize_with = "optional_count")]
+    pub after: Option<u64>,
 }
 
 /// When a run saves itself.

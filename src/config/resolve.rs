@@ -3,9 +3,10 @@
 use super::load::ConfigError;
 use super::{
     BackendChoice, CheckpointSection, CollectivesChoice, DataSection, ExecSection, ExperimentConfig, ModelSection,
-    OptimizerState, PrecisionChoice, ScalingRule, ScalingSection, TrainSection,
+    OptimizerState, PrecisionChoice, ScalingRule, ScalingSection, StopSection, TrainSection,
 };
 use crate::arch::{self, Architecture, ModelConfig, ModelShape, cost};
+use crate::expression::{Expression, Scope};
 use crate::scaling::{HyperparameterTransfer, ModelScaling, Parametrization, TokenRule};
 use crate::schedule::LrSchedule;
 use crate::units;
@@ -43,6 +44,45 @@ pub struct ExecConfig {
     /// Seconds between checkpoints.
     pub checkpoint_every_s: f64,
     pub checkpoint_keep: usize,
+    pub stop: Option<StopRule>,
+}
+
+/// When a run is given up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StopRule {
+    /// As written.
+    pub text: String,
+    /// Over [`StopRule::KEYS`].
+    pub condition: Expression,
+    /// Tokens before it counts.
+    pub after_tokens: u64,
+}
+
+impl StopRule {
+    /// What a condition may ask for: fields of `StepMetrics`.
+    pub const KEYS: [&str; 5] = ["loss", "grad_norm", "lr", "step", "tokens"];
+
+    fn new(section: &StopSection) -> Result<Self, ConfigError> {
+        struct Keys;
+        impl Scope for Keys {
+            fn value(&self, _: &str) -> Option<&serde_json::Value> {
+                None
+            }
+            fn knows(&self, key: &str) -> bool {
+                StopRule::KEYS.contains(&key)
+            }
+            fn keys(&self) -> Vec<&str> {
+                StopRule::KEYS.to_vec()
+            }
+        }
+        let text = section.when.clone();
+        let refuse = |error: crate::expression::ExpressionError| {
+            ConfigError::value("exec.stop.when", format!("in \"{text}\" at column {}: {}", error.column, error.problem))
+        };
+        let condition = Expression::parse(&text).map_err(refuse)?;
+        condition.holds(&Keys).map_err(refuse)?;
+        Ok(Self { after_tokens: section.after.unwrap_or(0), condition, text })
+    }
 }
 
 /// One run, every number decided.
@@ -471,6 +511,11 @@ impl RunConfig {
                     every: Some(format!("{} s", self.exec.checkpoint_every_s)),
                     keep: Some(self.exec.checkpoint_keep),
                 },
+                stop: self
+                    .exec
+                    .stop
+                    .as_ref()
+                    .map(|rule| StopSection { when: rule.text.clone(), after: Some(rule.after_tokens) }),
             },
         }
     }
@@ -515,5 +560,6 @@ fn exec_config(section: &ExecSection, seq_len: usize, batch_rows: usize) -> Resu
         optimizer: section.optimizer.unwrap_or_default(),
         checkpoint_every_s,
         checkpoint_keep: keep,
+        stop: section.stop.as_ref().map(StopRule::new).transpose()?,
     })
 }

@@ -8,11 +8,13 @@ use super::{
 use crate::arch::{MemorySource, MixerSpec, ModelConfig, Published};
 use crate::ops::Backend;
 use crate::ops::attention::AttentionOptions;
+use crate::ops::boundary::boundary;
 use crate::ops::embedding::embedding;
 use crate::ops::linear::{Weight, linear};
 use crate::ops::norm::NormScales;
 use crate::ops::readout::{mean_loss, token_losses};
 use crate::scaling::ModelScaling;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// How a model computes.
@@ -21,6 +23,12 @@ pub struct ForwardOptions {
     pub backend: Backend,
     pub precision: Precision,
     pub rope_table: RopeTable,
+}
+
+/// Somebody who wants to know how far a backward pass is.
+pub trait BackwardWatch: Send + Sync {
+    /// The pass has left block `block`: gradients of its parameters, and of those of later blocks, are complete.
+    fn left(&self, block: usize);
 }
 
 /// What a forward pass shows of its inside.
@@ -89,7 +97,19 @@ impl DecoderLm {
     /// Mean cross-entropy in nats per token, times `share`, the part of a batch that these rows are. A backward pass must
     /// start at this scalar.
     pub fn loss(&self, ids_bt: &Tensor, targets_bt: &Tensor, share: f64) -> Tensor {
-        mean_loss(&self.hidden(ids_bt, |_| {}).0, &self.readout, targets_bt, share, self.options.backend)
+        self.watched_loss(ids_bt, targets_bt, share, None)
+    }
+
+    /// As [`Self::loss`]; `watch` is told of the blocks that the backward pass leaves.
+    pub fn watched_loss(
+        &self,
+        ids_bt: &Tensor,
+        targets_bt: &Tensor,
+        share: f64,
+        watch: Option<&Arc<dyn BackwardWatch>>,
+    ) -> Tensor {
+        let hidden = self.watched_hidden(ids_bt, |_| {}, watch).0;
+        mean_loss(&hidden, &self.readout, targets_bt, share, self.options.backend)
     }
 
     fn logits(&self, hidden: &Tensor) -> Tensor {
@@ -97,7 +117,16 @@ impl DecoderLm {
     }
 
     /// What the readout reads, [b, t, w]: the normed residual stream after the last block.
-    fn hidden(&self, ids_bt: &Tensor, mut after_block: impl FnMut(&Tensor)) -> (Tensor, LayerContext) {
+    fn hidden(&self, ids_bt: &Tensor, after_block: impl FnMut(&Tensor)) -> (Tensor, LayerContext) {
+        self.watched_hidden(ids_bt, after_block, None)
+    }
+
+    fn watched_hidden(
+        &self,
+        ids_bt: &Tensor,
+        mut after_block: impl FnMut(&Tensor),
+        watch: Option<&Arc<dyn BackwardWatch>>,
+    ) -> (Tensor, LayerContext) {
         let ForwardOptions { backend, precision, .. } = self.options;
         let kind = precision.kind();
         let mut context = LayerContext::new(backend);
@@ -111,6 +140,10 @@ impl DecoderLm {
             None => self.final_norm.add(&x, None, last, kind, backend),
         };
         for (block, (next_norm, scales)) in self.blocks.iter().zip(norms) {
+            if let Some(watch) = watch {
+                let (watch, layer) = (watch.clone(), block.layer);
+                (x, n) = boundary(&x, &n, move || watch.left(layer));
+            }
             let mixed = block.mixer.forward(&n, &mut context);
             (x, n) = block.norm_2.add(&x, Some(&mixed), inner, kind, backend);
             let (out, up) = block.mlp.forward(&n, block.publishes_mlp, backend);

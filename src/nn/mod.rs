@@ -10,7 +10,7 @@ mod mamba;
 mod params;
 
 pub use attention::{Attention, DifferentialHeads};
-pub use decoder::{DecoderLm, ForwardOptions, Trace};
+pub use decoder::{BackwardWatch, DecoderLm, ForwardOptions, Trace};
 pub use gated_memory_unit::GatedMemoryUnit;
 pub use layers::{Linear, Norm, RopeTable, RotaryEmbedding, SwiGlu};
 pub use mamba::{Mamba, MambaState};

@@ -31,6 +31,8 @@ pub enum NnError {
 pub struct Parameter {
     pub name: String,
     pub role: ParamRole,
+    /// The block that it belongs to, if any.
+    pub block: Option<usize>,
     pub tensor: Tensor,
 }
 
@@ -74,7 +76,7 @@ impl ParamStore {
         let params = specs.into_iter().zip(values).map(|(spec, values)| {
             let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
             let tensor = Tensor::from_slice(&values).reshape(shape).to_device(device);
-            Parameter { name: spec.name, role: spec.role, tensor: tensor.set_requires_grad(true) }
+            Parameter { name: spec.name, role: spec.role, block: spec.block, tensor: tensor.set_requires_grad(true) }
         });
         Self::from_parameters(params.collect())
     }
@@ -97,7 +99,7 @@ impl ParamStore {
                 return Err(NnError::Shape { name: spec.name, got: tensor.size(), want });
             }
             let tensor = tensor.to_device(device).to_kind(Kind::Float).detach().copy().set_requires_grad(true);
-            params.push(Parameter { name: spec.name, role: spec.role, tensor });
+            params.push(Parameter { name: spec.name, role: spec.role, block: spec.block, tensor });
         }
         match tensors.into_keys().min() {
             Some(name) => Err(NnError::Surplus { name, architecture, depth }),
@@ -143,6 +145,22 @@ impl ParamStore {
     /// The memory of a store that was moved into one.
     pub fn arena(&self) -> Option<&Arena> {
         self.arena.as_ref()
+    }
+
+    /// Where in the arena the matrices of each block begin; those of a block end where the next one's begin, and the last
+    /// one's with the arena.
+    ///
+    /// # Panics
+    /// Without an arena.
+    pub fn block_offsets(&self) -> Vec<i64> {
+        let arena = self.arena.as_ref().expect("a store in an arena");
+        let mut offsets: Vec<i64> = Vec::new();
+        for (param, &offset) in self.params.iter().zip(&arena.offsets) {
+            if param.role == ParamRole::Matrix && param.block == Some(offsets.len()) {
+                offsets.push(offset);
+            }
+        }
+        offsets
     }
 
     /// Parameters with the part of a flat tensor as long as the arena that belongs to each.

@@ -4,6 +4,7 @@
 //! Shape letters: b batch, t time, d channels, n state, h heads, k key-value heads, e head channels.
 
 pub mod attention;
+pub mod boundary;
 pub mod causal_conv1d;
 pub mod embedding;
 pub mod gate;

@@ -113,7 +113,7 @@ impl Claim {
             }
             let Some(holder) = folder.owner()? else { continue };
             let (path, who) = (folder.path.clone(), holder.to_string());
-            match observer.fate(&holder) {
+            match observer.fate_now(&holder) {
                 Fate::Alive => return Err(ClaimError::Held { path, who }),
                 Fate::Unknown => return Err(ClaimError::OutOfSight { path, who }),
                 Fate::Gone => clear(folder, &holder, owner).map_err(refused)?,

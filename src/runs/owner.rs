@@ -3,7 +3,9 @@
 
 use crate::slurm::Queue;
 use serde::{Deserialize, Serialize};
-use std::cell::OnceCell;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// A process that works on a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +18,9 @@ pub struct Owner {
     pub pid_namespace: String,
     /// Process id.
     pub pid: u32,
+    /// Whose it is, by number.
+    #[serde(default)]
+    pub user: u32,
     /// When the process started, in ticks since the boot: tells it from a later one with the same id.
     pub started: u64,
     /// The Slurm job that it belongs to, `1234` or `1234_7`, and how often that was restarted before.
@@ -35,15 +40,19 @@ pub enum Fate {
     Unknown,
 }
 
-/// Looks after owners from this process. Asks Slurm once at most.
+/// Looks after owners from this process. What Slurm says is asked for again after a while.
 #[derive(Debug)]
 pub struct Observer {
     host: String,
     boot_id: String,
     pid_namespace: String,
     job: Option<(String, u32)>,
-    queue: OnceCell<Option<Queue>>,
+    user: u32,
+    queue: RefCell<Option<(Instant, Option<Rc<Queue>>)>>,
 }
+
+/// How long an answer of `squeue` is good for.
+const QUEUE_AGE: Duration = Duration::from_secs(20);
 
 /// Process ids of a machine outside of all containers count in this one.
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -58,7 +67,8 @@ impl Observer {
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             pid_namespace: namespace.map(|path| path.display().to_string()).unwrap_or_default(),
             job,
-            queue: OnceCell::new(),
+            user: rustix::process::getuid().as_raw(),
+            queue: RefCell::new(None),
         }
     }
 
@@ -77,6 +87,7 @@ impl Observer {
             boot_id: self.boot_id.clone(),
             pid_namespace: self.pid_namespace.clone(),
             pid,
+            user: self.user,
             started,
             job: self.job.clone(),
             token: format!("{}-{pid}-{started}-{now:x}", self.host),
@@ -101,6 +112,10 @@ impl Observer {
                 // A job runs once at a time: this process is its latest start.
                 return if own_restarts > restarts { Fate::Gone } else { Fate::Unknown };
             }
+            if owner.user != self.user {
+                // The queue that is asked for holds this user's jobs alone.
+                return Fate::Unknown;
+            }
             return match self.queue() {
                 Some(queue) => match queue.get(job) {
                     Some(job) if job.is_running() => Fate::Alive,
@@ -119,9 +134,19 @@ impl Observer {
         Fate::Unknown
     }
 
-    /// Slurm's jobs of this user, asked for once; none where Slurm does not answer.
-    pub fn queue(&self) -> Option<&Queue> {
-        self.queue.get_or_init(|| Queue::read().ok()).as_ref()
+    /// Slurm's jobs of this user, as of a short while ago; none where Slurm does not answer.
+    pub fn queue(&self) -> Option<Rc<Queue>> {
+        let mut known = self.queue.borrow_mut();
+        if known.as_ref().is_none_or(|(at, _)| at.elapsed() > QUEUE_AGE) {
+            *known = Some((Instant::now(), Queue::read().ok().map(Rc::new)));
+        }
+        known.as_ref().and_then(|(_, queue)| queue.clone())
+    }
+
+    /// As [`Self::fate`], from what Slurm says now: an older answer does not know of jobs that have started since.
+    pub fn fate_now(&self, owner: &Owner) -> Fate {
+        *self.queue.borrow_mut() = None;
+        self.fate(owner)
     }
 }
 

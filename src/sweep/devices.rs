@@ -11,6 +11,10 @@ pub struct Machine {
     pub gpus: Vec<String>,
     /// CPU cores.
     pub cores: usize,
+    /// Product name of the first GPU.
+    pub gpu_name: Option<String>,
+    /// Bytes of memory of the smallest GPU.
+    pub gpu_memory: Option<u64>,
 }
 
 /// Where runs go: some on GPUs, the others on cores of the CPU.
@@ -55,7 +59,7 @@ impl Machine {
     /// Looks at this machine. `visible` is the environment's `CUDA_VISIBLE_DEVICES`.
     pub fn detect(visible: Option<&str>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let gpus = match visible {
+        let gpus: Vec<String> = match visible {
             // As CUDA reads it: what stands after the first invalid entry does not count.
             Some(list) => list
                 .split(',')
@@ -65,7 +69,18 @@ impl Machine {
                 .collect(),
             None => (0..count_gpus()).map(|index| index.to_string()).collect(),
         };
-        Self { gpus, cores }
+        let listed = if gpus.is_empty() { Vec::new() } else { list_gpus() };
+        Self {
+            gpus,
+            cores,
+            gpu_name: listed.first().map(|(name, _)| name.clone()),
+            gpu_memory: listed.iter().map(|(_, bytes)| *bytes).min(),
+        }
+    }
+
+    /// A machine of a cluster, of which nothing more is known: runs that may use a GPU get one.
+    pub fn with_gpus() -> Self {
+        Self { gpus: vec!["any".to_owned()], cores: 1, gpu_name: None, gpu_memory: None }
     }
 
     /// The slots that a sweep's `backends.local` and `run.max_running` leave of this machine.
@@ -92,8 +107,31 @@ impl Machine {
         // Runs are dealt out over the GPUs before any GPU gets its second one.
         let per_gpu = local.runs_per_gpu.unwrap_or(1);
         let gpus = (0..per_gpu).flat_map(|_| chosen.iter().cloned()).collect();
-        Ok(Slots { gpus, cores: self.cores, most: sweep.run.max_running.unwrap_or(usize::MAX) })
+        Ok(Slots { gpus, cores: local.cores.unwrap_or(self.cores), most: sweep.run.max_running.unwrap_or(usize::MAX) })
     }
+}
+
+/// Dense peak of a device in FLOP/s, by its vendor's data sheet.
+pub fn peak_flops(name: &str, bf16: bool) -> Option<f64> {
+    match (name, bf16) {
+        ("NVIDIA H200" | "NVIDIA H100 80GB HBM3", true) => Some(989.4e12),
+        ("NVIDIA H200" | "NVIDIA H100 80GB HBM3", false) => Some(66.9e12),
+        ("NVIDIA A100-SXM4-80GB" | "NVIDIA A100-SXM4-40GB", true) => Some(312e12),
+        ("NVIDIA A100-SXM4-80GB" | "NVIDIA A100-SXM4-40GB", false) => Some(19.5e12),
+        _ => None,
+    }
+}
+
+/// Names and bytes of memory of the GPUs, as the driver's tool lists them.
+fn list_gpus() -> Vec<(String, u64)> {
+    let query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"];
+    let Ok(output) = std::process::Command::new("nvidia-smi").args(query).output() else { return Vec::new() };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let gpu = |line: &str| {
+        let (name, mib) = line.rsplit_once(',')?;
+        Some((name.trim().to_owned(), mib.trim().parse::<u64>().ok()? << 20))
+    };
+    text.lines().filter_map(gpu).collect()
 }
 
 fn count_gpus() -> usize {

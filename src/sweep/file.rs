@@ -1,7 +1,9 @@
 //! [`SweepFile`]: a sweep as written.
 
 use super::SweepError;
-use crate::config::{CheckpointSection, ConfigError, PrecisionChoice, load};
+use crate::config::{
+    CheckpointSection, CollectivesChoice, ConfigError, OptimizerState, PrecisionChoice, StopSection, load,
+};
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -130,6 +132,12 @@ pub struct ExecBlock {
     pub gpus: Option<u64>,
     /// Nodes of one run.
     pub nodes: Option<u64>,
+    /// As in a training config.
+    pub collectives: Option<CollectivesChoice>,
+    /// As in a training config.
+    pub optimizer: Option<OptimizerState>,
+    /// As in a training config.
+    pub deterministic: Option<bool>,
     /// Recompute activations in the backward pass.
     pub activation_checkpointing: Option<bool>,
 }
@@ -202,8 +210,8 @@ pub struct RunSection {
     pub no_retry: Option<Vec<NoRetry>>,
     /// Start nothing new after this many failures; default: carry on.
     pub stop_sweep_after: Option<usize>,
-    /// For a later version.
-    pub stop_run: Option<Value>,
+    /// When a run is given up; becomes `exec.stop` of every run.
+    pub stop_run: Option<StopSection>,
 }
 
 impl RunSection {
@@ -260,6 +268,8 @@ pub struct LocalBackend {
     pub gpus: Option<Value>,
     /// Default 1.
     pub runs_per_gpu: Option<usize>,
+    /// Cores that runs without a GPU share; default all there are.
+    pub cores: Option<usize>,
 }
 
 impl SweepFile {
@@ -318,6 +328,7 @@ impl SweepFile {
         for (place, zero) in [
             ("run.max_running", self.run.max_running == Some(0)),
             ("backends.local.runs_per_gpu", self.backends.local.runs_per_gpu == Some(0)),
+            ("backends.local.cores", self.backends.local.cores == Some(0)),
             ("run.stop_sweep_after", self.run.stop_sweep_after == Some(0)),
             ("exec.threads", self.exec.threads == Some(0)),
         ] {

@@ -1,9 +1,9 @@
 //! From a sweep file to its points: pure, in the order of the file, nothing resolved yet.
 
-use super::expression::{Expression, Scope};
 use super::file::{Entries, SweepFile};
 use super::{IncludeBlock, SweepError};
 use crate::config::load;
+use crate::expression::{Expression, Scope};
 use crate::units::parse_quantity;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -303,6 +303,9 @@ fn with_exec(sweep: &SweepFile, mut point: Point, keys: &BTreeSet<String>) -> Re
         for (key, value) in flat.iter().filter(|(_, value)| value.as_object().is_none_or(|map| !map.is_empty())) {
             load::set(&mut point.tree, key, value.clone())?;
         }
+    }
+    if let Some(stop) = &sweep.run.stop_run {
+        load::set(&mut point.tree, "exec.stop", load::to_tree(stop))?;
     }
     for (key, value) in sweep.overrides.iter().filter(|(key, _)| key.starts_with("exec.")) {
         load::set(&mut point.tree, key, value.clone())?;

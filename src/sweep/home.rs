@@ -10,9 +10,11 @@
 //!                    slurm/TAG.runs the runs of that job, one a line: line K belongs to task K - 1 of an array
 //! ```
 
-use super::{SweepError, SweepFile, SweepPlan};
+use super::{RunState, SweepError, SweepFile, SweepPlan};
 use crate::config::RunId;
 use crate::files::{self, ReadError, WriteError};
+use crate::record::RunStatus;
+use crate::runs::RunFolder;
 use crate::slurm::{Job, Queue};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -57,6 +59,35 @@ impl SweepHome {
         files::write_atomic(&self.path.join("sweep.yaml"), &text)?;
         files::write_atomic(&self.path.join("plan.json"), format!("{:#}\n", plan.to_json()).as_bytes())?;
         Ok(left_out)
+    }
+
+    /// Refuses a plan whose data have changed since runs of the kept one were finished on them: the same paths, another
+    /// content. Points on old and new data would stand in one table.
+    pub fn check_data(&self, sweep: &SweepFile, plan: &SweepPlan) -> Result<(), SweepError> {
+        let Ok(text) = std::fs::read_to_string(self.path.join("plan.json")) else { return Ok(()) };
+        let kept: Value = serde_json::from_str(&text).unwrap_or_default();
+        let changed = plan.runs.iter().find(|run| {
+            let before = kept["data"][run.data_paths()].as_str();
+            run.state != RunState::DataMissing && before.is_some_and(|before| before != run.config.data_fingerprint)
+        });
+        let Some(run) = changed else { return Ok(()) };
+        let runs_dir = self.path.ancestors().nth(2).unwrap_or(&self.path);
+        let old: Vec<RunId> = self.left_out(plan);
+        let finished = old.iter().filter(|id| {
+            let record = RunFolder::new(runs_dir, id).record().ok().flatten();
+            record.is_some_and(|record| record.status == RunStatus::Completed)
+        });
+        match finished.count() {
+            0 => Ok(()),
+            count => Err(sweep.layout(
+                "data",
+                format!(
+                    "the content of {} has changed since {count} runs of this sweep were finished on it; hint: put the \
+                     former data back, give the new data another path, or --new-data to train everything on it",
+                    run.data_paths().replace(' ', " or ")
+                ),
+            )),
+        }
     }
 
     /// Runs of the kept plan that `plan` has not.

@@ -5,12 +5,12 @@
 
 pub mod devices;
 pub mod executor;
-pub mod expression;
 pub mod file;
 pub mod grid;
 pub mod home;
 pub mod packing;
 pub mod plan;
+pub mod price;
 pub mod run;
 pub mod select;
 pub mod slurm;

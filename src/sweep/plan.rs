@@ -14,7 +14,7 @@ use crate::record::{RunRecord, RunStatus};
 use crate::runs::{Observer, RunFolder};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// One run.
@@ -64,6 +64,11 @@ impl PlannedRun {
         }
     }
 
+    /// Where its data lie, as one word.
+    pub fn data_paths(&self) -> String {
+        format!("{} {}", self.config.train_data.display(), self.config.val_data.display())
+    }
+
     /// Cores of each of its processes, where it has no GPU.
     pub fn threads(&self) -> usize {
         self.config.exec.threads.unwrap_or(1)
@@ -95,12 +100,9 @@ impl SweepPlan {
     /// Expands and resolves `sweep`; every run, before anything starts.
     pub fn new(sweep: &SweepFile, runs_dir: &Path, machine: &Machine, observer: &Observer) -> Result<Self, SweepError> {
         let points = grid::expand(sweep)?;
-        if sweep.run.stop_run.is_some() {
-            return Err(sweep.layout("run.stop_run", "not supported by this version; hint: leave it out"));
-        }
         check_base(sweep)?;
         let facts = FactsCache::default();
-        let speeds = Speeds::read(runs_dir)?;
+        let speeds = Speeds::read(runs_dir, machine)?;
         let mut runs: Vec<PlannedRun> = Vec::new();
         let mut known: HashMap<RunId, usize> = HashMap::new();
         let mut merged = 0;
@@ -156,7 +158,14 @@ impl SweepPlan {
             })
             .collect();
         let (all, left) = self.gpu_hours();
+        let data: BTreeMap<String, &str> = self
+            .runs
+            .iter()
+            .filter(|run| run.state != RunState::DataMissing)
+            .map(|run| (run.data_paths(), run.config.data_fingerprint.as_str()))
+            .collect();
         json!({
+            "data": data,
             "sweep": self.name, "count": self.runs.len(), "runs": runs, "gpu_hours": all, "gpu_hours_left": left,
             "estimate": self.basis, "notes": self.notes,
         })
@@ -188,7 +197,7 @@ fn ask_slurm(sweep: &SweepFile, runs: &mut [PlannedRun], runs_dir: &Path, observ
     let Some(queue) = observer.queue() else {
         return Some("squeue does not answer: which runs have jobs that wait is not known".to_owned());
     };
-    let jobs = home.jobs(queue);
+    let jobs = home.jobs(&queue);
     for run in runs {
         if let Some(job) = jobs.get(&run.id) {
             run.job = Some(job.id.clone());

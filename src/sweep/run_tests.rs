@@ -109,7 +109,7 @@ struct Trial {
 
 impl Trial {
     fn new(extra: &str) -> Self {
-        let machine = Machine { gpus: Vec::new(), cores: 1 };
+        let machine = Machine { gpus: Vec::new(), cores: 1, ..Machine::default() };
         Self {
             folder: tempfile::tempdir().unwrap(),
             executor: MockExecutor::default(),

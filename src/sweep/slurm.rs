@@ -56,6 +56,8 @@ pub struct Submission {
 
 const LEAD: &str = "5 min";
 const SIGNAL: &str = "USR2";
+/// Signals by which a run saves itself and makes room.
+const LISTENED: [&str; 2] = ["USR2", "TERM"];
 
 /// The jobs that do the runs at `positions` of a plan.
 pub fn submissions(
@@ -101,6 +103,10 @@ pub fn backend(sweep: &SweepFile) -> Result<&SlurmBackend, SweepError> {
     {
         let problem = format!("{time} s are not longer than the lead of {lead} s in which a run saves itself");
         return Err(sweep.layout("backends.slurm.time", problem));
+    }
+    if let Some(signal) = backend.signal.as_deref().filter(|signal| !LISTENED.contains(signal)) {
+        let problem = format!("runs do not listen to '{signal}'; use one of {}", LISTENED.join(", "));
+        return Err(sweep.layout("backends.slurm.signal", problem));
     }
     if backend.max_running == Some(0) {
         return Err(sweep.layout("backends.slurm.max_running", "must be at least 1"));
@@ -282,11 +288,11 @@ srun --kill-on-bad-exit=1 --output="$here/log" --error="$here/log" --open-mode=a
 status=$?
 echo $status >"$here/status"
 
-# 75: saved, not finished. Done, refused, diverged, cannot run here{oom_words}: final. Anything else is a crash.
+# 75: saved, not finished. Done, refused, diverged, cannot run here{oom_words}, interrupted: final. Anything else is a crash.
 again=
 case $status in
   75) again=yes ;;
-  0 | 2 | 3 | 6{oom}) ;;
+  0 | 2 | 3 | 6 | 130{oom}) ;;
   *) [ "$(grep -lvxE '75' "$run"/attempts/*/status | wc -l)" -le {retries} ] && again=yes ;;
 esac
 {requeues}# A job that leaves by itself is not put back: ask for it. Slurm then ends this script.

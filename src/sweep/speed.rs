@@ -1,8 +1,9 @@
 //! How fast runs go: measured on finished runs, assumed where there are none.
 
 use super::SweepError;
+use super::devices::{Machine, peak_flops};
 use super::plan::PlannedRun;
-use crate::config::RunId;
+use crate::config::{PrecisionChoice, RunId};
 use crate::files::ReadError;
 use crate::record::RunStatus;
 use crate::runs::RunFolder;
@@ -11,8 +12,10 @@ use std::path::Path;
 
 /// FLOP/s of one CPU core on small models, until a run tells better.
 const ASSUMED_CORE: f64 = 1e10;
-/// FLOP/s of one GPU, until a run tells better.
-const ASSUMED_GPU: f64 = 1e14;
+/// Share of a GPU's peak that a run reaches, until one tells better.
+const ASSUMED_SHARE: f64 = 0.35;
+/// Peak of a GPU that is not known.
+const UNKNOWN_PEAK: f64 = 300e12;
 
 struct Measured {
     architecture: String,
@@ -22,14 +25,19 @@ struct Measured {
 }
 
 /// Throughput of every finished run of a folder.
-pub struct Speeds(Vec<Measured>);
+pub struct Speeds {
+    runs: Vec<Measured>,
+    /// The GPU that others are assumed to have.
+    gpu: Option<String>,
+}
 
 impl Speeds {
     /// Reads the records under `runs_dir`.
-    pub fn read(runs_dir: &Path) -> Result<Self, SweepError> {
+    pub fn read(runs_dir: &Path, machine: &Machine) -> Result<Self, SweepError> {
+        let gpu = machine.gpu_name.clone();
         let entries = match std::fs::read_dir(runs_dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self(Vec::new())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self { runs: Vec::new(), gpu }),
             Err(error) => return Err(ReadError::of(runs_dir)(error).into()),
         };
         let mut measured = Vec::new();
@@ -47,17 +55,17 @@ impl Speeds {
                 });
             }
         }
-        Ok(Self(measured))
+        Ok(Self { runs: measured, gpu })
     }
 
     /// FLOP/s to expect of each process of `run`: of the finished run of its architecture that is nearest in size, else of any.
     pub fn of(&self, run: &PlannedRun) -> f64 {
-        self.nearest(run).map_or_else(|| assumed(run), |measured| measured.flops_per_s)
+        self.nearest(run).map_or_else(|| self.assumed(run), |measured| measured.flops_per_s)
     }
 
     fn nearest(&self, run: &PlannedRun) -> Option<&Measured> {
         let size = run.flops / run.config.tokens as f64;
-        self.0
+        self.runs
             .iter()
             .filter(|measured| measured.on_gpu == run.on_gpu)
             .map(|measured| {
@@ -80,7 +88,9 @@ impl Speeds {
                     foreign.insert(run.config.model.architecture);
                 }
                 None if run.on_gpu => {
-                    assumptions.insert(format!("{ASSUMED_GPU:e} FLOP/s per GPU"));
+                    let (peak, share) = (self.peak(run) / 1e12, 100.0 * ASSUMED_SHARE);
+                    let gpu = self.gpu.as_deref().unwrap_or("a GPU");
+                    assumptions.insert(format!("{share:.0} % of the peak of {gpu}, {peak:.0} TFLOP/s"));
                 }
                 None => {
                     assumptions.insert(format!("{ASSUMED_CORE:e} FLOP/s per core"));
@@ -100,8 +110,13 @@ impl Speeds {
         }
         out
     }
-}
 
-fn assumed(run: &PlannedRun) -> f64 {
-    if run.on_gpu { ASSUMED_GPU } else { ASSUMED_CORE * run.threads() as f64 }
+    fn peak(&self, run: &PlannedRun) -> f64 {
+        let bf16 = run.config.exec.precision != PrecisionChoice::Fp32;
+        self.gpu.as_deref().and_then(|name| peak_flops(name, bf16)).unwrap_or(UNKNOWN_PEAK)
+    }
+
+    fn assumed(&self, run: &PlannedRun) -> f64 {
+        if run.on_gpu { ASSUMED_SHARE * self.peak(run) } else { ASSUMED_CORE * run.threads() as f64 }
+    }
 }

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 mod evaluate;
 pub mod optimizer;
+pub mod overlap;
 pub mod profile;
 pub mod ranks;
 pub mod step;
@@ -12,8 +13,9 @@ pub use evaluate::{Validation, evaluate, open_validation};
 
 use crate::bridge::BridgeError;
 use crate::bridge::profile::phase;
-use crate::config::RunConfig;
+use crate::config::{RunConfig, StopRule};
 use crate::data::{DataError, PackedDataset};
+use crate::expression::Scope;
 use crate::files::WriteError;
 use crate::nn::{Arena, DecoderLm, ForwardOptions, NnError, ParamStore, Precision, RopeTable};
 use crate::ops::Backend;
@@ -21,6 +23,7 @@ use crate::record::{RunRecord, RunStatus, SCHEMA, StepMetrics};
 use crate::runs::{Claim, ClaimError, Phase, Progress};
 use checkpoint::Position;
 use optimizer::{AdamW, AdamWOptions, Sharing};
+use overlap::OverlappedSum;
 use ranks::Ranks;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -207,6 +210,10 @@ impl<'a> Trainer<'a> {
                 file.push(&metrics)?;
             }
             observe(&metrics);
+            if let Some(rule) = run.exec.stop.as_ref().filter(|rule| gives_up(rule, &metrics)) {
+                let reason = format!("given up in step {}: {} (loss {loss:.4})", self.position.step, rule.text);
+                return self.end(RunStatus::Diverged, Some(reason), None);
+            }
             if last_noted.elapsed().as_secs_f64() >= NOTED_EVERY_S {
                 self.note(Phase::Training)?;
                 last_noted = Instant::now();
@@ -291,6 +298,24 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// Whether a rule gives a run up after a step.
+fn gives_up(rule: &StopRule, metrics: &StepMetrics) -> bool {
+    struct Fields(serde_json::Value);
+    impl Scope for Fields {
+        fn value(&self, key: &str) -> Option<&serde_json::Value> {
+            self.0.get(key)
+        }
+        fn knows(&self, key: &str) -> bool {
+            StopRule::KEYS.contains(&key)
+        }
+        fn keys(&self) -> Vec<&str> {
+            StopRule::KEYS.to_vec()
+        }
+    }
+    let fields = || Fields(serde_json::to_value(metrics).expect("metrics serialise: plain fields"));
+    metrics.tokens >= rule.after_tokens && rule.condition.holds(&fields()).unwrap_or(false)
+}
+
 /// How a backend's work is launched.
 fn launches(backend: Backend) -> Launches {
     match backend {
@@ -305,6 +330,8 @@ struct Machinery {
     gradients: GradientStep,
     optimizer: AdamW,
     ranks: Arc<Ranks>,
+    /// Where ranks can add up gradients while they compute.
+    reduction: Option<Arc<OverlappedSum>>,
 }
 
 impl Machinery {
@@ -319,7 +346,8 @@ impl Machinery {
             AdamWOptions { betas: run.betas, eps: run.eps, grad_clip: run.grad_clip, weight_decay: run.weight_decay };
         let sharing = Sharing { ranks: ranks.clone(), state: run.exec.optimizer };
         let optimizer = AdamW::new(&params, &run.scaling, options, backend, sharing);
-        Self { params, gradients, optimizer, ranks: ranks.clone() }
+        let reduction = ranks.overlaps(device).then(|| OverlappedSum::new(ranks.clone(), &params));
+        Self { params, gradients, optimizer, ranks: ranks.clone(), reduction }
     }
 
     fn arena(&self) -> &Arena {
@@ -353,10 +381,12 @@ impl Machinery {
             let share = self.ranks.share(run.batch_rows);
             dataset.training_rows(run.seed, step * run.batch_rows as u64 + share.start as u64, share.len())?
         };
-        self.gradients.run(&rows)?;
+        self.gradients.run(&rows, self.reduction.as_ref())?;
         {
             let _phase = phase("all-reduce");
-            self.ranks.begin_sum(&self.arena().grads)?;
+            if self.reduction.is_none() {
+                self.ranks.begin_sum(&self.arena().grads)?;
+            }
             self.ranks.begin_sum(self.gradients.vote(stop, save))?;
             self.ranks.wait()?;
         }

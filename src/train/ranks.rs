@@ -5,7 +5,8 @@
 //! sharded optimiser, updates its part and hands it round (ZeRO stage 1, arXiv 1910.02054).
 
 use crate::bridge::distributed::{Gloo, Reduction, Store, Work};
-use crate::bridge::{BridgeError, NcclGroup};
+use crate::bridge::{BridgeError, NcclGroup, bus_id};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -91,11 +92,11 @@ impl Ranks {
         Arc::new(Self { rank: 0, size: 1, group: Group::Alone, watch: None, _store: None })
     }
 
-    /// Meets the other ranks. From then on `gone` is called, from a thread of its own, when one of them has vanished: work
+    /// Meets the other ranks. Without a `transport`, NCCL where each of them has a GPU to itself, else Gloo. From then on `gone` is called, from a thread of its own, when one of them has vanished: work
     /// that waits for it would wait for ever.
     pub fn meet(
         place: &Rendezvous,
-        transport: Transport,
+        transport: Option<Transport>,
         device: Device,
         gone: impl Fn(&Gone) + Send + Sync + 'static,
     ) -> Result<Arc<Self>, BridgeError> {
@@ -107,6 +108,10 @@ impl Ranks {
         };
         let store = Store::meet(&place.host, place.port, serves, size, PATIENCE).map_err(meet)?;
         let watch = Watch::begin(&store, place, gone)?;
+        let transport = match transport {
+            Some(transport) => transport,
+            None => choose(&store, place, device)?,
+        };
         let group = match (transport, device) {
             (Transport::Nccl, Device::Cuda(index)) => {
                 let id = if rank == 0 {
@@ -155,6 +160,21 @@ impl Ranks {
         let each = (each + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
         let start = (rank as i64 * each).min(length);
         (start, each.min(length - start))
+    }
+
+    /// Whether waiting for work between ranks is work of the GPU's own stream, which can be recorded.
+    pub(super) fn waits_on_device(&self) -> bool {
+        matches!(self.group, Group::Nccl { .. })
+    }
+
+    /// Whether work between ranks can go on while this process computes.
+    pub fn overlaps(&self, device: Device) -> bool {
+        match self.group {
+            Group::Alone => false,
+            Group::Nccl { .. } => true,
+            // Copies from and to a GPU would wait.
+            Group::Gloo { .. } => device == Device::Cpu,
+        }
     }
 
     /// Begins to add a contiguous tensor to those of the other ranks, in place; done after the next [`Self::wait`].
@@ -232,6 +252,26 @@ impl Ranks {
         }
         Ok(())
     }
+}
+
+/// NCCL if every rank has a GPU and no two the same one, else Gloo; all ranks come to the same answer.
+fn choose(store: &Store, place: &Rendezvous, device: Device) -> Result<Transport, BridgeError> {
+    let key = |rank: usize| format!("lossfloor/device/{rank}");
+    let own = match device {
+        Device::Cuda(index) => {
+            format!("{} {}", rustix::system::uname().nodename().to_string_lossy(), bus_id(index)?)
+        }
+        _ => String::new(),
+    };
+    store.set(&key(place.rank), own.as_bytes())?;
+    let mut seen = HashSet::new();
+    for rank in 0..place.size {
+        let other = store.get(&key(rank))?;
+        if other.is_empty() || !seen.insert(other) {
+            return Ok(Transport::Gloo);
+        }
+    }
+    Ok(Transport::Nccl)
 }
 
 /// Begins an operation of Gloo on the copy of `tensor` that lies on the CPU.

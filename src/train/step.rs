@@ -1,8 +1,10 @@
 //! Gradients of a batch, micro-batch by micro-batch, added up where the optimiser reads them.
 
+use super::overlap::OverlappedSum;
 use crate::bridge::profile::phase;
 use crate::bridge::{BridgeError, CudaGraph};
-use crate::nn::DecoderLm;
+use crate::nn::{BackwardWatch, DecoderLm};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Passes over a shape before its work is recorded: LibTorch chooses algorithms and takes memory in the first ones.
@@ -40,7 +42,9 @@ pub struct GradientStep {
     batch_rows: usize,
     launches: Launches,
     passes: u32,
+    /// Recorded work of a micro-batch, and of a batch's last one where ranks add up their gradients meanwhile.
     graph: Option<CudaGraph>,
+    last_graph: Option<CudaGraph>,
 }
 
 impl GradientStep {
@@ -63,6 +67,7 @@ impl GradientStep {
             launches,
             passes: 0,
             graph: None,
+            last_graph: None,
         }
     }
 
@@ -71,34 +76,42 @@ impl GradientStep {
         &self.lm
     }
 
-    /// Adds the share that `rows` have in the gradients of a batch's mean loss to those of the parameters. Does not wait
-    /// for a GPU.
-    pub fn run(&mut self, rows: &[i64]) -> Result<(), BridgeError> {
+    /// Adds the share that `rows` have in the gradients of a batch's mean loss to those of the parameters, and, with a
+    /// `reduction`, begins to add them to those of other ranks while the last backward pass goes on. Does not wait for a
+    /// GPU.
+    pub fn run(&mut self, rows: &[i64], reduction: Option<&Arc<OverlappedSum>>) -> Result<(), BridgeError> {
         let _ = self.totals.zero_();
         let (micro_batch, row_ids) = self.ids.size2().expect("ids are [b, t + 1]");
-        for chunk in rows.chunks((micro_batch * row_ids) as usize) {
+        let mut chunks = rows.chunks((micro_batch * row_ids) as usize).peekable();
+        while let Some(chunk) = chunks.next() {
             let host = Tensor::from_slice(chunk).view([-1, row_ids]);
             let whole = host.size()[0] == micro_batch;
+            let reduction = reduction.filter(|_| chunks.peek().is_none());
             if whole {
                 self.ids.copy_(&host);
-                self.whole()?;
+                self.whole(reduction)?;
             } else {
-                pass(&self.lm, &host.to_device(self.device), self.batch_rows, &self.totals);
+                pass(&self.lm, &host.to_device(self.device), self.batch_rows, &self.totals, reduction);
             }
         }
-        Ok(())
+        match reduction {
+            Some(reduction) => reduction.finish(),
+            None => Ok(()),
+        }
     }
 
     /// One pass over `ids`: recorded work where there is some.
-    fn whole(&mut self) -> Result<(), BridgeError> {
-        if let Some(graph) = &mut self.graph {
+    fn whole(&mut self, reduction: Option<&Arc<OverlappedSum>>) -> Result<(), BridgeError> {
+        let Self { graph, last_graph, lm, ids, batch_rows, totals, .. } = self;
+        let (own, other) = if reduction.is_some() { (last_graph, &*graph) } else { (graph, &*last_graph) };
+        if let Some(graph) = own {
             return graph.replay();
         }
-        let body = || pass(&self.lm, &self.ids, self.batch_rows, &self.totals);
-        if self.launches == Launches::Graph && self.passes == WARM_UP {
-            let mut graph = CudaGraph::capture(None, body)?;
+        let body = || pass(lm, ids, *batch_rows, totals, reduction);
+        if self.launches == Launches::Graph && self.passes >= WARM_UP {
+            let mut graph = CudaGraph::capture(other.as_ref(), body)?;
             graph.replay()?;
-            self.graph = Some(graph);
+            *own = Some(graph);
         } else {
             body();
             self.passes += 1;
@@ -127,13 +140,14 @@ impl GradientStep {
 }
 
 /// Adds the share of some rows to the gradients and to the first of `sum`.
-fn pass(lm: &DecoderLm, ids: &Tensor, batch_rows: usize, sum: &Tensor) {
+fn pass(lm: &DecoderLm, ids: &Tensor, batch_rows: usize, sum: &Tensor, reduction: Option<&Arc<OverlappedSum>>) {
     let (rows, row_ids) = ids.size2().expect("ids are [b, t + 1]");
     let share = rows as f64 / batch_rows as f64;
     let (inputs, targets) = (ids.narrow(1, 0, row_ids - 1), ids.narrow(1, 1, row_ids - 1));
+    let watch = reduction.map(|reduction| reduction.clone() as Arc<dyn BackwardWatch>);
     let loss = {
         let _phase = phase("forward");
-        lm.loss(&inputs, &targets, share)
+        lm.watched_loss(&inputs, &targets, share, watch.as_ref())
     };
     {
         let _phase = phase("backward");
@@ -142,4 +156,7 @@ fn pass(lm: &DecoderLm, ids: &Tensor, batch_rows: usize, sum: &Tensor) {
     tch::no_grad(|| {
         let _ = sum.get(0).g_add_(&loss);
     });
+    if let Some(reduction) = reduction {
+        reduction.join();
+    }
 }

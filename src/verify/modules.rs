@@ -38,7 +38,7 @@ impl<'a> Case<'a> {
             let leaf = tensor.to_device(options.device).copy().set_requires_grad(true);
             if let Some(parameter) = tensor_name.strip_prefix("param.") {
                 let tensor = leaf.shallow_clone();
-                params.push(Parameter { name: format!("m.{parameter}"), role: ParamRole::Matrix, tensor });
+                params.push(Parameter { name: format!("m.{parameter}"), role: ParamRole::Matrix, block: None, tensor });
             }
             leaves.insert(tensor_name, leaf);
         }

@@ -309,7 +309,7 @@ fn modified(folder: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
 #[test]
 fn every_committed_study_and_sweep_plans() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let machine = lossfloor::sweep::devices::Machine { gpus: Vec::new(), cores: 2 };
+    let machine = lossfloor::sweep::devices::Machine { gpus: Vec::new(), cores: 2, ..Default::default() };
     let mut plans = 0;
     for entry in std::fs::read_dir(root.join("sweeps")).expect("there").flatten() {
         let sweep = lossfloor::sweep::SweepFile::read(&entry.path(), &[]).expect("reads");

@@ -11,6 +11,7 @@ use crate::ops::Backend;
 use crate::scaling::{ModelScaling, OutInitDiv, Parametrization};
 use crate::train::device_name;
 use crate::train::optimizer::{AdamW, AdamWOptions, Sharing};
+use crate::train::overlap::OverlappedSum;
 use crate::train::ranks::{Ranks, Rendezvous, Transport};
 use crate::train::step::{GradientStep, Launches};
 use crate::units;
@@ -70,7 +71,7 @@ impl GroupArg {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let host = "127.0.0.1".to_owned();
         let place = Rendezvous { rank: 0, size: 1, local_rank: 0, local_size: 1, host, port, served: false };
-        Ok(Ranks::meet(&place, transport, device, |_| {})?)
+        Ok(Ranks::meet(&place, Some(transport), device, |_| {})?)
     }
 }
 
@@ -157,6 +158,7 @@ impl Job {
         let mut gradients = GradientStep::new(lm, device, self.rows, self.rows, self.length + 1, launches);
         let settings = AdamWOptions { betas: (0.9, 0.95), eps: 1e-8, grad_clip: 1.0, weight_decay: 0.1 };
         let ranks = args.group.map_or_else(|| Ok(Ranks::alone()), |group| group.meet(device))?;
+        let reduction = ranks.overlaps(device).then(|| OverlappedSum::new(ranks.clone(), &params));
         let sharing = Sharing { ranks: ranks.clone(), ..Sharing::alone() };
         let mut optimizer = AdamW::new(&params, &scaling, settings, backend, sharing);
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
@@ -168,8 +170,10 @@ impl Job {
         for step in 0..args.steps + 5 {
             wait(device);
             let start = Instant::now();
-            gradients.run(&ids)?;
-            ranks.begin_sum(&params.arena().expect("parameters in training are in an arena").grads)?;
+            gradients.run(&ids, reduction.as_ref())?;
+            if reduction.is_none() {
+                ranks.begin_sum(&params.arena().expect("parameters in training are in an arena").grads)?;
+            }
             ranks.begin_sum(gradients.vote(false, false))?;
             ranks.wait()?;
             optimizer.step(&params, 1e-4)?;

@@ -190,15 +190,7 @@ pub(super) fn retry(args: &SelectArgs) -> anyhow::Result<ExitStatus> {
         let folder = args.folder(run);
         let claim = Claim::take(&folder.path, &observer)?;
         claim.archive_record()?;
-        if run.state == RunState::Diverged {
-            // The same steps would lead to the same end.
-            match std::fs::remove_dir_all(claim.checkpoints()) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context(format!("cannot remove {}", claim.checkpoints().display()));
-                }
-                _ => {}
-            }
-        }
+        forget_attempts(&claim, run.state == RunState::Diverged)?;
         // Its last attempt must not count as a failure any more.
         Attempt::begin(&claim)?.end_if_open(&crate::runs::Exit::now(
             crate::runs::Cause::Interrupted,
@@ -214,6 +206,29 @@ pub(super) fn retry(args: &SelectArgs) -> anyhow::Result<ExitStatus> {
         _ => format!("{again} runs: the next `sweep run` or `sweep submit` starts them"),
     });
     Ok(ExitStatus::Done)
+}
+
+/// Takes away what earlier attempts count by: the statuses of their jobs, and, of a run that diverged, its checkpoints,
+/// from which the same steps would lead to the same end.
+fn forget_attempts(claim: &Claim, diverged: bool) -> anyhow::Result<()> {
+    let attempts = claim.attempts();
+    let mut unwanted: Vec<_> = attempts.iter().map(|attempt| attempt.path.join("status")).collect();
+    if diverged {
+        let steps = claim.checkpoint_steps();
+        unwanted.extend(steps.iter().map(|step| claim.checkpoints().join(format!("step-{step:08}.safetensors"))));
+        if let Some(last) = attempts.last() {
+            let _ = std::fs::rename(claim.file("metrics.jsonl"), last.path.join("metrics.jsonl"));
+        }
+    }
+    for path in unwanted {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context(format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// `lossfloor sweep clean`

@@ -12,6 +12,7 @@ use super::{ExitStatus, exit, usage};
 use crate::runs::Observer;
 use crate::sweep::devices::Machine;
 use crate::sweep::home::SweepHome;
+use crate::sweep::price::Price;
 use crate::sweep::run::{End, Event, ready};
 use crate::sweep::{Outcome, ProcessExecutor, Scheduler, SweepError, SweepFile, SweepPlan, plan};
 use anyhow::Context;
@@ -62,7 +63,10 @@ pub struct SweepRunArgs {
     /// Folder of the results table
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
-    /// Program that is started as PROGRAM train CONFIG --runs DIR; default this one
+    /// Go on although data have changed under finished runs: everything is trained on what is there now
+    #[arg(long)]
+    new_data: bool,
+    /// Program that is started as PROGRAM train CONFIG --runs DIR --attempt N; default this one
     #[arg(long, hide = true)]
     program: Option<PathBuf>,
     /// Print one JSON document
@@ -85,10 +89,15 @@ pub struct SweepArgs {
 
 impl SweepArgs {
     fn plan(&self) -> anyhow::Result<(SweepFile, Machine, SweepPlan)> {
-        let sweep = SweepFile::read(&self.file, &self.assignments).map_err(failure)?;
         let machine = machine();
-        let plan = SweepPlan::new(&sweep, &self.runs, &machine, &observer()).map_err(failure)?;
+        let (sweep, plan) = self.plan_for(&machine)?;
         Ok((sweep, machine, plan))
+    }
+
+    fn plan_for(&self, machine: &Machine) -> anyhow::Result<(SweepFile, SweepPlan)> {
+        let sweep = SweepFile::read(&self.file, &self.assignments).map_err(failure)?;
+        let plan = SweepPlan::new(&sweep, &self.runs, machine, &observer()).map_err(failure)?;
+        Ok((sweep, plan))
     }
 }
 
@@ -122,11 +131,26 @@ pub(super) fn failure(error: SweepError) -> anyhow::Error {
 
 /// Runs `lossfloor plan`.
 pub fn plan(args: PlanArgs) -> anyhow::Result<ExitStatus> {
-    let (_, _, plan) = args.sweep.plan()?;
+    let (sweep, machine, plan) = args.sweep.plan()?;
+    let slots = machine.slots(&sweep).map_err(failure)?;
+    let price = Price::of(&sweep, &plan, &slots, &machine, &args.sweep.runs);
     if args.json {
-        out::json(&plan.to_json())?
+        let mut document = plan.to_json();
+        let changes = price.changes.iter().map(|change| {
+            let keys: serde_json::Map<_, _> =
+                change.keys.iter().map(|(key, old, new)| (key.clone(), serde_json::json!([old, new]))).collect();
+            serde_json::json!({ "run_id": plan.runs[change.run].id, "nearest": change.nearest, "differs": keys })
+        });
+        document["changes"] = changes.collect();
+        document["price"] = serde_json::json!({
+            "wall_s": price.here.map(|here| here.seconds), "utilisation": price.here.map(|here| here.utilisation),
+            "longest_s": price.longest.map(|run| plan.runs[run].seconds_left()),
+            "disk_bytes": price.disk, "disk_free_bytes": price.disk_free,
+            "gpu_memory_bytes": machine.gpu_memory, "over_memory": price.too_large.len(), "over_machine": price.too_wide.len(),
+        });
+        out::json(&document)?
     } else {
-        out::print(&plan_text(&plan))?
+        out::print(&plan_text(&plan, &price))?
     }
     Ok(ExitStatus::Done)
 }
@@ -170,6 +194,9 @@ fn run(args: &SweepRunArgs) -> anyhow::Result<ExitStatus> {
     ready(&sweep, &plan).map_err(failure)?;
     refuse_several_nodes(&sweep, &plan)?;
     let home = SweepHome::new(&args.sweep.runs, &plan.name);
+    if !args.new_data {
+        home.check_data(&sweep, &plan).map_err(failure)?;
+    }
     tell_left_out(&home.keep(&sweep, &plan).map_err(failure)?);
     let outcome = run_plan(&sweep, &plan, &machine, &args.sweep.runs, args.program.as_deref(), &mut |plan| {
         write_results(plan, &args.sweep.runs, &table)

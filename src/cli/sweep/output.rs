@@ -2,6 +2,7 @@
 
 use super::out as output;
 use crate::runs::RunFolder;
+use crate::sweep::price::Price;
 use crate::sweep::run::{End, Event};
 use crate::sweep::{Outcome, PlannedRun, RunState, SweepPlan};
 use crate::units;
@@ -65,7 +66,7 @@ fn align(table: &mut Table, left: &[&str], header: &[&str]) {
 }
 
 /// The plan for people.
-pub(super) fn plan_text(plan: &SweepPlan) -> String {
+pub(super) fn plan_text(plan: &SweepPlan, price: &Price) -> String {
     let mut shared = Vec::new();
     let mut shown: Vec<Column> = Vec::new();
     for (index, column) in COLUMNS.into_iter().enumerate() {
@@ -90,14 +91,15 @@ pub(super) fn plan_text(plan: &SweepPlan) -> String {
     let total = |f: fn(&PlannedRun) -> f64| plan.runs.iter().map(f).sum::<f64>();
     let (all, left) = plan.gpu_hours();
     text += &format!(
-        "total: {} tokens, {:.2e} FLOPs, {} one after another, {} of it left\n",
+        "total: {} tokens, {:.2e} FLOPs, {} of one GPU or process, {} of it left\n",
         units::si(total(|run| run.config.tokens as f64)),
         total(|run| run.flops),
         units::duration(all * 3600.0),
         units::duration(left * 3600.0),
     );
     text += &format!("{}\n", counts(plan));
-    let notes: Vec<&str> = plan.basis.iter().chain(&plan.notes).map(String::as_str).collect();
+    let notes: Vec<String> =
+        price.lines(plan).into_iter().chain(plan.basis.clone()).chain(plan.notes.clone()).collect();
     text + &notes.join("\n")
 }
 

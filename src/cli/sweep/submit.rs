@@ -4,6 +4,7 @@ use super::{SweepArgs, failure, observer, out, tell_left_out};
 use crate::cli::{ExitStatus, exit, usage};
 use crate::runs::{Claim, ClaimError};
 use crate::slurm;
+use crate::sweep::devices::Machine;
 use crate::sweep::home::SweepHome;
 use crate::sweep::run::ready;
 use crate::sweep::slurm::{Site, Submission, analysis_script, backend, prepare, submissions, submit as hand_in};
@@ -23,6 +24,9 @@ pub struct SubmitArgs {
     /// Print the scripts and submit nothing
     #[arg(long)]
     dry_run: bool,
+    /// Go on although data have changed under finished runs: everything is trained on what is there now
+    #[arg(long)]
+    new_data: bool,
     /// Do not ask before submitting
     #[arg(long)]
     yes: bool,
@@ -35,10 +39,13 @@ pub struct SubmitArgs {
 }
 
 pub(super) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitStatus> {
-    let (sweep, _, plan) = args.sweep.plan()?;
+    let (sweep, plan) = args.sweep.plan_for(&Machine::with_gpus())?;
     let backend = backend(&sweep).map_err(failure)?;
     ready(&sweep, &plan).map_err(failure)?;
     let home = SweepHome::new(&args.sweep.runs, &plan.name);
+    if !args.new_data {
+        home.check_data(&sweep, &plan).map_err(failure)?;
+    }
     // Taken for the whole submission: what is queued must not change between looking and submitting.
     let observer = observer();
     let _claim = if args.dry_run {
@@ -52,7 +59,7 @@ pub(super) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitStatus> {
         })?)
     };
     // The first plan may be older than the claim.
-    let plan = if args.dry_run { plan } else { args.sweep.plan()?.2 };
+    let plan = if args.dry_run { plan } else { args.sweep.plan_for(&Machine::with_gpus())?.1 };
     if !args.dry_run && observer.queue().is_none() {
         return Err(exit(
             ExitStatus::Unavailable,
@@ -104,7 +111,8 @@ pub(super) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitStatus> {
         jobs.push(job);
     }
     // An analysis job that an earlier submission left waiting would come too early.
-    let waiting = observer.queue().into_iter().flat_map(|queue| queue.jobs());
+    let queue = observer.queue();
+    let waiting = queue.iter().flat_map(|queue| queue.jobs());
     let old: Vec<String> = waiting
         .filter(|job| job.name == home.job_name("after") && job.is_waiting())
         .map(|job| job.id.clone())

@@ -6,6 +6,7 @@ mod initial_values;
 mod ops;
 mod ranks;
 mod slurm;
+mod sweep_faults;
 mod train;
 mod zoo;
 

@@ -7,7 +7,7 @@ use lossfloor::data::{SyntheticSpec, synthetic};
 use lossfloor::nn::Precision;
 use lossfloor::ops::Backend;
 use lossfloor::record::{RunStatus, StepMetrics};
-use lossfloor::runs::{Claim, Observer, RunFolder};
+use lossfloor::runs::{Attempt, Claim, Observer, RunFolder};
 use lossfloor::train::ranks::Ranks;
 use lossfloor::train::{Compute, Home, Outcome, Trainer, checkpoint};
 use std::path::{Path, PathBuf};
@@ -265,6 +265,28 @@ fn two_processes_cannot_share_a_run_and_foreign_checkpoints_are_refused() {
     std::fs::rename(place.folder.path().join("other/checkpoint"), folder.join("checkpoint")).expect("moved");
     let text = place.refused(&[], 2);
     assert!(text.contains("it is of run"), "{text}");
+}
+
+/// Time limits too short for one step would otherwise go on for ever.
+#[test]
+fn three_attempts_without_a_step_are_the_last_that_a_scheduler_gets() {
+    let place = Place::new();
+    let run = place.run(&[]);
+    let folder = RunFolder::new(&place.folder.path().join("runs"), &run.id());
+    std::fs::create_dir_all(&folder.path).expect("a folder");
+    std::fs::copy(&place.config, folder.config()).expect("copied");
+    for _ in 0..3 {
+        let attempt = Attempt::begin(&folder).expect("an attempt");
+        attempt.set_environment(&serde_json::json!({ "step": 0 })).expect("written");
+    }
+    let fourth = Attempt::begin(&folder).expect("an attempt").number.to_string();
+    let mut command = Command::cargo_bin("lossfloor").expect("the program");
+    let config = folder.config();
+    let command = command.current_dir(place.folder.path()).arg("train").arg(&config).args(["--attempt", &fourth]);
+    let output = command.output().expect("it ran");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("3 attempts in a row ended before a step beyond 0 was saved"), "{said}");
 }
 
 /// Two hundred steps leave more metrics than fit; a checkpoint is larger still.

@@ -1,4 +1,5 @@
-//! The condition language of `exclude` and `when`: comparisons, `and`, `or`, `not`, `in`, over dotted config keys.
+//! The condition language of `exclude`, `when` and `--where`: comparisons, `and`, `or`, `not`, `in`, `is nan`, over dotted
+//! keys.
 //!
 //! ```text
 //! scaling.lr > 3e-3 and scaling.batch_tokens < 2^19
@@ -36,6 +37,8 @@ enum Node {
     Truth(Operand),
     Compare(Operand, Relation, Operand),
     Among(Operand, Vec<Operand>),
+    /// No number, which JSON has no other word for.
+    Nan(Operand),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -158,6 +161,14 @@ impl Parser {
         if self.take_word("in") {
             return Ok(Node::Among(left, self.list()?));
         }
+        if self.take_word("is") {
+            let not = self.take_word("not");
+            if !self.take_word("nan") {
+                return Err(self.unexpected("'nan' after 'is'"));
+            }
+            let nan = Node::Nan(left);
+            return Ok(if not { Node::Not(Box::new(nan)) } else { nan });
+        }
         if self.take_word("not") {
             if self.take_word("in") {
                 return Ok(Node::Not(Box::new(Node::Among(left, self.list()?))));
@@ -191,7 +202,7 @@ impl Parser {
         let operand = match self.tokens.get(self.position) {
             Some((_, Token::Text(text))) => Operand::Literal(Value::String(text.clone())),
             Some((column, Token::Word(word))) => match word.as_str() {
-                "and" | "or" | "not" | "in" => return Err(self.unexpected(wanted)),
+                "and" | "or" | "not" | "in" | "is" => return Err(self.unexpected(wanted)),
                 "true" => Operand::Literal(Value::Bool(true)),
                 "false" => Operand::Literal(Value::Bool(false)),
                 _ => match parse_quantity(word) {
@@ -244,6 +255,7 @@ fn holds(node: &Node, scope: &dyn Scope) -> Result<bool, ExpressionError> {
             Value::Null => false,
             other => return Err(error(column(operand), format!("{other} is neither true nor false"))),
         },
+        Node::Nan(operand) => key_value(operand, scope)?.is_null(),
         Node::Among(left, items) => {
             let value = key_value(left, scope)?;
             items.iter().any(|item| equal(&value, &item_value(item, scope)))
