@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Format, lint and tests, as continuous integration runs them.
 #
-#   scripts/test.sh [--fast]
+#   scripts/test.sh [--fast | --slow]
 #
 # Runs both feature sets: the default one, for which LibTorch is fetched if missing, and
-# --no-default-features (no LibTorch). --fast leaves the second out. Stops at the first step that fails; each
+# --no-default-features (no LibTorch). --fast leaves the second out; --slow adds the tests that need Slurm, for
+# which it starts one (scripts/slurm-testbed.sh), some ten minutes. Stops at the first step that fails; each
 # step's wall time comes last, on stderr.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,11 +15,12 @@ source scripts/common.sh
 times=()
 
 main() {
-  local fast=false
+  local fast=false slow=false
   case "$*" in
     '') ;;
     --fast) fast=true ;;
-    *) die "usage: scripts/test.sh [--fast]" ;;
+    --slow) slow=true ;;
+    *) die "usage: scripts/test.sh [--fast | --slow]" ;;
   esac
   need_build_tools
   trap print_times EXIT
@@ -33,6 +35,15 @@ main() {
   fi
   step "test" cargo test --locked
   $fast || step "test, no torch" cargo test --locked --no-default-features
+  ! $slow || step "test, Slurm" test_on_slurm
+}
+
+test_on_slurm() {
+  local conf status=0
+  conf=$(scripts/slurm-testbed.sh start --fresh)
+  SLURM_CONF=$conf cargo test --locked --test it slurm_ -- --ignored --test-threads 1 || status=$?
+  scripts/slurm-testbed.sh stop
+  return $status
 }
 
 # Runs a command under a name and notes its wall time; a failing one ends the script.

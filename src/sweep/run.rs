@@ -357,8 +357,7 @@ impl Work<'_> {
             self.end(run, end);
             return Ok(());
         }
-        let killed = self.asked > 0 && matches!(ending, Ending::Signal(_));
-        if exit.cause == Cause::Interrupted || killed || (exit.cause == Cause::Saved && self.asked > 0) {
+        if exit.cause == Cause::Interrupted || (exit.cause == Cause::Saved && self.asked > 0) {
             self.end(run, End::Interrupted);
             return Ok(());
         }
@@ -401,6 +400,7 @@ impl Work<'_> {
         let cause = match ending {
             _ if interrupted => Cause::Interrupted,
             Ending::Code(130) => Cause::Interrupted,
+            Ending::Signal(_) if self.asked > 0 => Cause::Interrupted,
             Ending::Code(75) => Cause::Saved,
             Ending::Code(76) => Cause::Oom,
             Ending::Code(3) => Cause::Diverged,
