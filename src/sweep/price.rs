@@ -46,13 +46,14 @@ pub struct Change {
 const MOST_KEYS: usize = 3;
 
 impl Price {
-    /// Adds up.
-    pub fn of(sweep: &SweepFile, plan: &SweepPlan, slots: &Slots, machine: &Machine, runs_dir: &Path) -> Self {
+    /// Adds up. Without `slots` the runs go to a cluster, whose size is not known.
+    pub fn of(sweep: &SweepFile, plan: &SweepPlan, slots: Option<&Slots>, machine: &Machine, runs_dir: &Path) -> Self {
         let left: Vec<usize> = (0..plan.runs.len()).filter(|&run| !plan.runs[run].state.is_final()).collect();
         let of = |run: &usize| &plan.runs[*run];
         let wide = |run: &&usize| {
             let need = of(run).need();
-            of(run).config.exec.nodes > 1 || (need.gpus > 0 && slots.pick(need.gpus, &[]).len() < need.gpus)
+            let here = |slots: &Slots| need.gpus == 0 || slots.pick(need.gpus, &[]).len() == need.gpus;
+            slots.is_some_and(|slots| of(run).config.exec.nodes > 1 || !here(slots))
         };
         let too_wide: Vec<usize> = left.iter().filter(wide).copied().collect();
         let mut order = left.clone();
@@ -65,7 +66,7 @@ impl Price {
         let memory = machine.gpu_memory;
         let large = |run: &&usize| of(run).on_gpu && memory.is_some_and(|bytes| of(run).memory > bytes as f64);
         Self {
-            here: too_wide.is_empty().then(|| simulate(&candidates, slots.whole(), slots.most)),
+            here: slots.filter(|_| too_wide.is_empty()).map(|slots| simulate(&candidates, slots.whole(), slots.most)),
             longest: left.iter().copied().max_by(|a, b| of(a).seconds_left().total_cmp(&of(b).seconds_left())),
             disk: left.iter().map(|run| kept(of(run))).sum(),
             disk_free: nearest_existing(runs_dir).and_then(|path| fs4::available_space(path).ok()),
@@ -79,16 +80,13 @@ impl Price {
     pub fn lines(&self, plan: &SweepPlan) -> Vec<String> {
         let label = |run: usize| plan.runs[run].config.label.as_str();
         let mut lines = Vec::new();
-        if let (Some(here), Some(longest)) = (&self.here, self.longest) {
-            lines.push(format!(
-                "on this machine: {}, {:.0} % of it busy; the longest run, {}, takes {}",
-                units::duration(here.seconds),
-                100.0 * here.utilisation,
-                label(longest),
-                units::duration(plan.runs[longest].seconds_left())
-            ));
-        }
-        if self.longest.is_some() {
+        if let Some(longest) = self.longest {
+            let here = self.here.map_or(String::new(), |here| {
+                let (time, busy) = (units::duration(here.seconds), 100.0 * here.utilisation);
+                format!("on this machine: {time}, {busy:.0} % of it busy; ")
+            });
+            let time = units::duration(plan.runs[longest].seconds_left());
+            lines.push(format!("{here}the longest run, {}, takes {time}", label(longest)));
             let free = self.disk_free.map_or(String::new(), |free| format!(", {} are free", units::bytes(free as f64)));
             lines.push(format!("checkpoints: up to {}{free}", units::bytes(self.disk)));
         }

@@ -11,6 +11,7 @@ use super::plan::{PlannedRun, SweepPlan};
 use super::{SweepError, SweepFile};
 use crate::config::{RunId, load};
 use crate::files;
+use crate::runs::RunFolder;
 use crate::slurm;
 use crate::units;
 use sha2::{Digest, Sha256};
@@ -312,13 +313,23 @@ exit $status
 
 /// Writes what a submission needs before it is made: lists, scripts, and the configurations of its runs.
 pub fn prepare(plan: &SweepPlan, submission: &Submission, home: &SweepHome, site: &Site) -> Result<(), SweepError> {
-    let mut list = String::new();
-    for &position in &submission.runs {
-        let run = &plan.runs[position];
-        let folder = crate::runs::RunFolder::new(&site.runs_dir, &run.id);
-        files::write_atomic(&folder.config(), load::to_yaml(&run.config.written()).as_bytes())?;
-        list += &format!("{}\n", run.id);
-    }
+    let list: String = submission.runs.iter().map(|&run| format!("{}\n", plan.runs[run].id)).collect();
+    let configs: Vec<(PathBuf, String)> = submission
+        .runs
+        .iter()
+        .map(|&run| &plan.runs[run])
+        .map(|run| (RunFolder::new(&site.runs_dir, &run.id).config(), load::to_yaml(&run.config.written())))
+        .collect();
+    // Each waits for the disk: many at once wait hardly longer.
+    const WRITERS: usize = 32;
+    std::thread::scope(|scope| {
+        let write = |part: &[(PathBuf, String)]| {
+            part.iter().try_for_each(|(path, text)| files::write_atomic(path, text.as_bytes()))
+        };
+        let parts = configs.chunks(configs.len().div_ceil(WRITERS).max(1));
+        let writers: Vec<_> = parts.map(|part| scope.spawn(move || write(part))).collect();
+        writers.into_iter().try_for_each(|writer| writer.join().expect("a writer does not panic"))
+    })?;
     let file = |ending: &str| home.slurm().join(format!("{}.{ending}", submission.tag));
     files::write_atomic(&file("runs"), list.as_bytes())?;
     Ok(files::write_atomic(&file("sh"), submission.script.as_bytes())?)

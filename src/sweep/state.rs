@@ -82,3 +82,44 @@ impl RunState {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runs::{Claim, Phase, Progress};
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn no_clock_decides_whether_somebody_works() {
+        let place = tempfile::tempdir().unwrap();
+        let observer = Observer::new(None);
+        let claim = Claim::take(place.path(), &observer).unwrap();
+        let progress = |updated_at: &str| Progress {
+            schema: 1,
+            phase: Phase::Training,
+            attempt: 1,
+            step: 3,
+            steps: 9,
+            tokens: 30,
+            loss: Some(2.0),
+            flops: 1.0,
+            saved: 0,
+            updated_at: updated_at.to_owned(),
+        };
+        let lock = place.path().join("lock");
+        let far = Duration::from_secs(40 * 365 * 86_400);
+        for (said, touched) in
+            [("2001-01-01T00:00:00Z", SystemTime::now() - far), ("2099-01-01T00:00:00Z", SystemTime::now() + far)]
+        {
+            claim.set_progress(&progress(said)).unwrap();
+            File::options().write(true).open(&lock).unwrap().set_modified(touched).unwrap();
+            assert_eq!(RunState::of(&claim, &observer).unwrap(), RunState::Running);
+        }
+        // However fresh its files, a run whose process is gone is not at work.
+        let owner = claim.owner().unwrap().unwrap();
+        let gone = crate::runs::Owner { started: owner.started + 1, ..owner };
+        std::fs::write(&lock, serde_json::to_string(&gone).unwrap()).unwrap();
+        assert_eq!(RunState::of(&claim, &observer).unwrap(), RunState::Pending);
+    }
+}

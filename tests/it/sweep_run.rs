@@ -310,7 +310,9 @@ fn modified(folder: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
 fn every_committed_study_and_sweep_plans() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let machine = lossfloor::sweep::devices::Machine { gpus: Vec::new(), cores: 2, ..Default::default() };
-    let mut plans = 0;
+    let counts =
+        [("ablations", 20), ("data-scaling", 14), ("flops-scaling", 42), ("lr-batch", 78), ("quick", 24), ("text", 24)];
+    let mut seen = Vec::new();
     for entry in std::fs::read_dir(root.join("sweeps")).expect("there").flatten() {
         let sweep = lossfloor::sweep::SweepFile::read(&entry.path(), &[]).expect("reads");
         let plan = lossfloor::sweep::SweepPlan::new(&sweep, &root.join("no-runs"), &machine, &Observer::new(None))
@@ -323,9 +325,10 @@ fn every_committed_study_and_sweep_plans() {
             let again = lossfloor::config::RunConfig::resolve(&read, &lossfloor::config::data_facts).expect("resolves");
             assert_eq!(again.id(), run.id, "{}: what a run is started with is what was planned", run.config.label);
         }
-        plans += usize::from(plan.runs.len() == 24);
+        seen.push((sweep.sweep, plan.runs.len()));
     }
-    assert_eq!(plans, 2);
+    seen.sort();
+    assert_eq!(seen.iter().map(|(name, count)| (name.as_str(), *count)).collect::<Vec<_>>(), counts);
     for entry in std::fs::read_dir(root.join("experiments")).expect("there").flatten() {
         let results = Path::new("results");
         lossfloor::study::Study::read(&entry.path(), &[], results, Path::new("runs")).expect("reads");

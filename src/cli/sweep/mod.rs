@@ -90,14 +90,13 @@ pub struct SweepArgs {
 impl SweepArgs {
     fn plan(&self) -> anyhow::Result<(SweepFile, Machine, SweepPlan)> {
         let machine = machine();
-        let (sweep, plan) = self.plan_for(&machine)?;
+        let sweep = self.read()?;
+        let plan = SweepPlan::new(&sweep, &self.runs, &machine, &observer()).map_err(failure)?;
         Ok((sweep, machine, plan))
     }
 
-    fn plan_for(&self, machine: &Machine) -> anyhow::Result<(SweepFile, SweepPlan)> {
-        let sweep = SweepFile::read(&self.file, &self.assignments).map_err(failure)?;
-        let plan = SweepPlan::new(&sweep, &self.runs, machine, &observer()).map_err(failure)?;
-        Ok((sweep, plan))
+    fn read(&self) -> anyhow::Result<SweepFile> {
+        SweepFile::read(&self.file, &self.assignments).map_err(failure)
     }
 }
 
@@ -131,9 +130,14 @@ pub(super) fn failure(error: SweepError) -> anyhow::Error {
 
 /// Runs `lossfloor plan`.
 pub fn plan(args: PlanArgs) -> anyhow::Result<ExitStatus> {
-    let (sweep, machine, plan) = args.sweep.plan()?;
-    let slots = machine.slots(&sweep).map_err(failure)?;
-    let price = Price::of(&sweep, &plan, &slots, &machine, &args.sweep.runs);
+    let sweep = args.sweep.read()?;
+    // A login node has no GPU, the cluster has.
+    let here = machine();
+    let on_cluster = here.gpus.is_empty() && sweep.backends.slurm.is_some();
+    let machine = if on_cluster { Machine::with_gpus() } else { here };
+    let plan = SweepPlan::new(&sweep, &args.sweep.runs, &machine, &observer()).map_err(failure)?;
+    let slots = if on_cluster { None } else { Some(machine.slots(&sweep).map_err(failure)?) };
+    let price = Price::of(&sweep, &plan, slots.as_ref(), &machine, &args.sweep.runs);
     if args.json {
         let mut document = plan.to_json();
         let changes = price.changes.iter().map(|change| {

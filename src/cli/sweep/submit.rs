@@ -39,13 +39,9 @@ pub struct SubmitArgs {
 }
 
 pub(super) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitStatus> {
-    let (sweep, plan) = args.sweep.plan_for(&Machine::with_gpus())?;
+    let sweep = args.sweep.read()?;
     let backend = backend(&sweep).map_err(failure)?;
-    ready(&sweep, &plan).map_err(failure)?;
-    let home = SweepHome::new(&args.sweep.runs, &plan.name);
-    if !args.new_data {
-        home.check_data(&sweep, &plan).map_err(failure)?;
-    }
+    let home = SweepHome::new(&args.sweep.runs, &sweep.sweep);
     // Taken for the whole submission: what is queued must not change between looking and submitting.
     let observer = observer();
     let _claim = if args.dry_run {
@@ -58,8 +54,11 @@ pub(super) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitStatus> {
             other => other.into(),
         })?)
     };
-    // The first plan may be older than the claim.
-    let plan = if args.dry_run { plan } else { args.sweep.plan_for(&Machine::with_gpus())?.1 };
+    let plan = SweepPlan::new(&sweep, &args.sweep.runs, &Machine::with_gpus(), &observer).map_err(failure)?;
+    ready(&sweep, &plan).map_err(failure)?;
+    if !args.new_data {
+        home.check_data(&sweep, &plan).map_err(failure)?;
+    }
     if !args.dry_run && observer.queue().is_none() {
         return Err(exit(
             ExitStatus::Unavailable,

@@ -85,8 +85,15 @@ fn a_checkpoint_moves_between_numbers_of_processes() {
 
 /// The ranks that a launcher has started: children of its process.
 fn ranks_of(launcher: u32) -> Vec<u32> {
-    let listed = Command::new("pgrep").args(["-P", &launcher.to_string()]).output().expect("pgrep");
-    String::from_utf8_lossy(&listed.stdout).lines().map(|line| line.parse().expect("a number")).collect()
+    let children = std::fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
+    let listed = children.expect("its children are listed");
+    listed.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
+}
+
+/// Ends a process at once; whether there was one.
+pub(super) fn kill(pid: u32) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("no process is zero");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
 }
 
 #[test]
@@ -107,7 +114,7 @@ fn a_lost_rank_ends_the_others_with_one_line() {
         let ranks = ranks_of(launcher.id());
         assert_eq!(ranks.len(), 2);
         let killed = Instant::now();
-        assert!(Command::new("kill").args(["-9", &ranks[lost].to_string()]).status().expect("kill").success());
+        assert!(kill(ranks[lost]));
         let status = launcher.wait().expect("ended");
         assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
         assert_eq!(status.code(), Some(1));

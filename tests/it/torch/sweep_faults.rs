@@ -1,5 +1,6 @@
 //! Sweeps of real runs under the faults of one machine.
 
+use super::ranks::kill;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -111,10 +112,6 @@ fn trainers(folder: &Path) -> Vec<u32> {
     found
 }
 
-fn kill(pid: u32) -> bool {
-    Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().expect("kill").success()
-}
-
 #[test]
 fn twenty_kills_and_a_dead_scheduler_change_no_bit() {
     let place = Place::new(SWEEP);
@@ -162,7 +159,8 @@ fn halfway(place: &Place) -> PathBuf {
         assert!(began.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(20));
     }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("no process is zero");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
     assert_eq!(child.wait().expect("ended").code(), Some(130));
     folder
 }
