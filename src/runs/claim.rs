@@ -12,6 +12,7 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A folder cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +112,14 @@ impl Claim {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(refused(error).into()),
             }
-            let Some(holder) = folder.owner()? else { continue };
+            let Some(holder) = folder.owner()? else {
+                clear_empty(&lock).map_err(refused)?;
+                continue;
+            };
+            if holder.token == owner.token {
+                // A network file system may have done what it says it could not.
+                return Ok(());
+            }
             let (path, who) = (folder.path.clone(), holder.to_string());
             match observer.fate_now(&holder) {
                 Fate::Alive => return Err(ClaimError::Held { path, who }),
@@ -128,6 +136,20 @@ impl Claim {
         match self.folder.owner()? {
             Some(now) if now.token == self.owner.token => Ok(()),
             _ => Err(ClaimError::Lost { path: self.folder.path.clone() }),
+        }
+    }
+}
+
+/// Takes away what a former version left; a lock that is only just being written stays.
+fn clear_empty(lock: &Path) -> std::io::Result<()> {
+    const BEING_WRITTEN: Duration = Duration::from_secs(60);
+    match std::fs::metadata(lock) {
+        Ok(meta) if meta.len() == 0 && meta.modified()?.elapsed().is_ok_and(|age| age > BEING_WRITTEN) => {
+            std::fs::remove_file(lock)
+        }
+        _ => {
+            std::thread::sleep(Duration::from_millis(10));
+            Ok(())
         }
     }
 }
@@ -206,6 +228,20 @@ mod tests {
         assert!(place.path().join("lock").exists(), "the lock of another process stays");
         write(&Owner { boot_id: "elsewhere".to_owned(), host: "far".to_owned(), ..own });
         assert!(matches!(Claim::take(place.path(), &observer), Err(ClaimError::OutOfSight { .. })));
+    }
+
+    #[test]
+    fn the_empty_lock_of_a_former_version_is_nobodys() {
+        let place = tempfile::tempdir().unwrap();
+        let lock = std::fs::File::create(place.path().join("lock")).unwrap();
+        let observer = Observer::new(None);
+        assert!(!RunFolder::at(place.path()).is_held(&observer).unwrap());
+        assert!(
+            matches!(Claim::take(place.path(), &observer), Err(ClaimError::Held { .. })),
+            "it may be being written"
+        );
+        lock.set_modified(std::time::SystemTime::now() - Duration::from_secs(120)).unwrap();
+        Claim::take(place.path(), &observer).unwrap().check().unwrap();
     }
 
     #[test]

@@ -111,7 +111,11 @@ impl RunFolder {
 
     /// Who works here, or did so when it was killed.
     pub fn owner(&self) -> Result<Option<Owner>, RunError> {
-        self.json(&self.lock_path())
+        // Former versions left an empty one in every folder.
+        match std::fs::metadata(self.lock_path()) {
+            Ok(meta) if meta.len() == 0 => Ok(None),
+            _ => self.json(&self.lock_path()),
+        }
     }
 
     /// Whether a process is at work here; none where nobody took the folder.

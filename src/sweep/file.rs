@@ -345,6 +345,10 @@ impl SweepFile {
         if self.backends.slurm.as_ref().is_some_and(|slurm| slurm.runs_per_job.is_some_and(|runs| runs > 1)) {
             notes.push("backends.slurm.runs_per_job is for a later version: each run is a job of its own".to_owned());
         }
+        let mut blocks = std::iter::once(&self.exec).chain(&self.exec.rules);
+        if blocks.any(|block| block.activation_checkpointing == Some(true)) {
+            notes.push("exec.activation_checkpointing is for a later version: activations are kept".to_owned());
+        }
         notes
     }
 
