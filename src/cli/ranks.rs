@@ -104,6 +104,12 @@ pub(super) fn meet(run: &RunConfig, place: Option<&Rendezvous>, device: Device) 
     Ok(Ranks::meet(place, transport, device, gone)?)
 }
 
+/// A port of this machine that is free now; whoever takes it in between makes the ranks fail with one line.
+pub(super) fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    Ok(listener.context("no port is free")?.port())
+}
+
 /// Starts this command once for each of a machine's ranks and waits for them. Signals are passed on.
 pub(super) fn launch(run: &RunConfig) -> anyhow::Result<ExitStatus> {
     if run.exec.nodes > 1 {
@@ -112,8 +118,7 @@ pub(super) fn launch(run: &RunConfig) -> anyhow::Result<ExitStatus> {
     }
     let size = run.exec.gpus;
     let program = std::env::current_exe().context("cannot tell where this program lies")?;
-    // Free now; whoever takes it in between makes the ranks fail with one line.
-    let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).context("no port is free")?.port();
+    let port = free_port()?;
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGINT,
         signal_hook::consts::SIGTERM,

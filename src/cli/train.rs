@@ -136,18 +136,8 @@ fn note_end(attempt: &Attempt, folder: &RunFolder, result: &anyhow::Result<ExitS
     let taken = |error: &anyhow::Error| {
         matches!(error.downcast_ref::<ClaimError>(), Some(ClaimError::Held { .. } | ClaimError::OutOfSight { .. }))
     };
-    let cause = match status {
-        _ if result.as_ref().is_err_and(taken) => Cause::Taken,
-        ExitStatus::Done => Cause::Done,
-        ExitStatus::Saved => Cause::Saved,
-        ExitStatus::Interrupted => Cause::Interrupted,
-        ExitStatus::Diverged => Cause::Diverged,
-        ExitStatus::OutOfMemory => Cause::Oom,
-        ExitStatus::Usage => Cause::Config,
-        ExitStatus::Unavailable => Cause::Unavailable,
-        ExitStatus::Internal | ExitStatus::SweepFailed | ExitStatus::NoFit => Cause::Crash,
-    };
-    let step = folder.checkpoint_steps().last().copied().unwrap_or(0);
+    let cause = if result.as_ref().is_err_and(taken) { Cause::Taken } else { Cause::of_status(status as i32) };
+    let step = folder.saved_step();
     let _ = attempt.end_if_open(&Exit::now(cause, Some(status as i32), reason, step));
 }
 
@@ -221,7 +211,7 @@ fn lead(
     claim.archive_record()?;
     write_atomic(&claim.config(), load::to_yaml(&run.written()).as_bytes())?;
     let mut environment = environment(run, &compute, place);
-    environment["step"] = claim.checkpoint_steps().last().copied().unwrap_or(0).into();
+    environment["step"] = claim.saved_step().into();
     note_changes(&claim, attempt, &environment);
     attempt.set_environment(&environment)?;
     if let Some(patch) = provenance::difference() {
@@ -275,7 +265,7 @@ fn guarded(ranks: usize, train: impl FnOnce() -> Result<Outcome, TrainError>) ->
 /// Refuses to go on where the last attempts have all ended at the step at which they began.
 fn refuse_standstill(folder: &RunFolder, attempt: &Attempt) -> anyhow::Result<()> {
     const PATIENCE: usize = 3;
-    let saved = folder.checkpoint_steps().last().copied().unwrap_or(0);
+    let saved = folder.saved_step();
     let before: Vec<Attempt> = folder.attempts().into_iter().filter(|a| a.number < attempt.number).collect();
     let stood = |attempt: &Attempt| {
         let began = attempt.environment().and_then(|environment| environment["step"].as_u64());

@@ -34,6 +34,20 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What a process of this program means by the status that it ends with.
+    pub fn of_status(status: i32) -> Self {
+        match status {
+            0 => Self::Done,
+            2 => Self::Config,
+            3 => Self::Diverged,
+            6 => Self::Unavailable,
+            75 => Self::Saved,
+            76 => Self::Oom,
+            130 => Self::Interrupted,
+            _ => Self::Crash,
+        }
+    }
+
     /// The word in tables.
     pub fn name(self) -> &'static str {
         match self {

@@ -131,11 +131,6 @@ impl RunFolder {
         Ok(self.holder(observer)?.is_some_and(|(_, fate)| fate != Fate::Gone))
     }
 
-    /// How far the run says it is.
-    pub fn progress(&self) -> Result<Option<Progress>, RunError> {
-        self.json(&self.file("state.json"))
-    }
-
     /// Says how far the run is.
     pub fn set_progress(&self, progress: &Progress) -> Result<(), WriteError> {
         let text = serde_json::to_string_pretty(progress).expect("progress is plain numbers and strings");
@@ -197,6 +192,16 @@ impl RunFolder {
         steps
     }
 
+    /// Steps that are saved: those of the newest checkpoint.
+    pub fn saved_step(&self) -> u64 {
+        self.checkpoint_steps().last().copied().unwrap_or(0)
+    }
+
+    /// The checkpoint of a step.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(format!("step-{step:08}.safetensors"))
+    }
+
     /// Opens `metrics.jsonl` for appending after `step`, dropping lines of later steps that a killed attempt left.
     pub fn metrics(&self, step: u64) -> Result<MetricsFile, WriteError> {
         let path = self.file("metrics.jsonl");
@@ -218,7 +223,7 @@ impl RunFolder {
     /// Closes attempts that ended without a word: their process is gone.
     pub fn close_lost_attempts(&self, before: u32) -> Result<(), WriteError> {
         for attempt in self.attempts().iter().filter(|attempt| attempt.number < before && attempt.exit().is_none()) {
-            let step = self.checkpoint_steps().last().copied().unwrap_or(0);
+            let step = self.saved_step();
             let reason = format!("its process was gone when attempt {before} began");
             attempt.end_if_open(&Exit { cause: Cause::Lost, status: None, reason: Some(reason), step, at: now() })?;
         }

@@ -72,11 +72,6 @@ impl Observer {
         }
     }
 
-    /// The name of this machine.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
     /// This process as an owner.
     pub fn this_process(&self) -> Owner {
         let pid = std::process::id();

@@ -202,9 +202,9 @@ fn ask_slurm(sweep: &SweepFile, runs: &mut [PlannedRun], runs_dir: &Path, observ
         if let Some(job) = jobs.get(&run.id) {
             run.job = Some(job.id.clone());
             run.state = match run.state {
-                RunState::Pending | RunState::Resumable | RunState::Failed if job.is_waiting() => RunState::Queued,
+                state if state.is_startable() && job.is_waiting() => RunState::Queued,
                 // Its process is about to take the folder, or has just let go of it.
-                RunState::Pending | RunState::Resumable | RunState::Failed => RunState::Running,
+                state if state.is_startable() => RunState::Running,
                 other => other,
             };
         }

@@ -397,18 +397,17 @@ impl Work<'_> {
         let said = ended.attempt.last_words();
         let reason = record.and_then(|record| record.reason.clone()).or(said);
         let interrupted = record.is_some_and(|record| record.status == RunStatus::Interrupted);
+        let completed = record.is_some_and(|record| record.status == RunStatus::Completed);
         let cause = match ending {
             _ if interrupted => Cause::Interrupted,
-            Ending::Code(130) => Cause::Interrupted,
             Ending::Signal(_) if self.asked > 0 => Cause::Interrupted,
-            Ending::Code(75) => Cause::Saved,
-            Ending::Code(76) => Cause::Oom,
-            Ending::Code(3) => Cause::Diverged,
-            Ending::Code(2) => Cause::Config,
-            Ending::Code(6) => Cause::Unavailable,
-            _ if reason.as_deref().is_some_and(tells_of_memory) => Cause::Oom,
-            Ending::Code(0) if record.is_some_and(|record| record.status == RunStatus::Completed) => Cause::Done,
-            Ending::Code(_) | Ending::Signal(_) => Cause::Crash,
+            Ending::Code(code) => Cause::of_status(code),
+            Ending::Signal(_) => Cause::Crash,
+        };
+        let cause = match cause {
+            Cause::Done | Cause::Crash if reason.as_deref().is_some_and(tells_of_memory) => Cause::Oom,
+            Cause::Done if !completed => Cause::Crash,
+            cause => cause,
         };
         let (status, reason) = match (ending, reason) {
             (Ending::Code(code), Some(reason)) => (Some(code), reason),
@@ -417,7 +416,7 @@ impl Work<'_> {
             (Ending::Signal(signal), Some(reason)) => (None, format!("killed by signal {signal}; last said: {reason}")),
             (Ending::Signal(signal), None) => (None, format!("killed by signal {signal}")),
         };
-        let step = folder.checkpoint_steps().last().copied().unwrap_or(0);
+        let step = folder.saved_step();
         Exit::now(cause, status, Some(reason), step)
     }
 

@@ -144,7 +144,7 @@ fn clock(seconds: f64) -> String {
 }
 
 /// A word that a shell takes as it is.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()

@@ -64,6 +64,11 @@ impl RunState {
         matches!(self, Self::Done | Self::Diverged)
     }
 
+    /// Whether somebody may start the run: it is neither over nor at work, and no job waits for it.
+    pub fn is_startable(self) -> bool {
+        matches!(self, Self::Pending | Self::Resumable | Self::Failed)
+    }
+
     /// The state that a folder tells of.
     pub fn of(folder: &RunFolder, observer: &Observer) -> Result<Self, SweepError> {
         // In this order: a process that let go of the lock in between has written its record.

@@ -67,14 +67,10 @@ impl View for &Streamed {
     }
 }
 
-fn file_name(step: u64) -> String {
-    format!("step-{step:08}.safetensors")
-}
-
 /// Writes a checkpoint whole or not at all, then removes all but the newest `keep`.
 pub fn save(run: &RunFolder, position: &Position, tensors: &[(String, Tensor)], keep: usize) -> Result<(), TrainError> {
     let folder = &run.checkpoints();
-    let path = folder.join(file_name(position.step));
+    let path = run.checkpoint(position.step);
     let views: Vec<(String, Streamed)> = tensors
         .iter()
         .map(|(name, tensor)| {
@@ -102,7 +98,7 @@ pub fn save(run: &RunFolder, position: &Position, tensors: &[(String, Tensor)], 
     let all = run.checkpoint_steps();
     for &old in &all[..all.len().saturating_sub(keep)] {
         // A file that stays costs space, no more.
-        let _ = std::fs::remove_file(folder.join(file_name(old)));
+        let _ = std::fs::remove_file(run.checkpoint(old));
     }
     Ok(())
 }
@@ -132,7 +128,7 @@ pub struct Checkpoint {
 pub fn latest(run: &RunFolder) -> Result<(Option<Checkpoint>, Vec<TrainError>), TrainError> {
     let mut passed_over = Vec::new();
     for step in run.checkpoint_steps().into_iter().rev() {
-        match read(&run.checkpoints().join(file_name(step))) {
+        match read(&run.checkpoint(step)) {
             Ok(checkpoint) => return Ok((Some(checkpoint), passed_over)),
             Err(error) => passed_over.push(error),
         }

@@ -95,12 +95,12 @@ pub struct Home<'a> {
 impl Home<'_> {
     /// Notes that the attempt has begun.
     pub fn begin(&self, run: &RunConfig) -> Result<(), TrainError> {
-        let step = self.claim.checkpoint_steps().last().copied().unwrap_or(0);
+        let step = self.claim.saved_step();
         self.note(run, Phase::Starting, &Position { step, ..Position::default() })
     }
 
     fn note(&self, run: &RunConfig, phase: Phase, position: &Position) -> Result<(), TrainError> {
-        let saved = self.claim.checkpoint_steps().last().copied().unwrap_or(0);
+        let saved = self.claim.saved_step();
         let loss = position.recent_losses.last().copied();
         Ok(self.claim.set_progress(&Progress::of(run, phase, self.attempt, position.step, loss, saved))?)
     }

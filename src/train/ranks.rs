@@ -45,16 +45,6 @@ pub enum Transport {
     Nccl,
 }
 
-impl Transport {
-    /// The word in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gloo => "gloo",
-            Self::Nccl => "nccl",
-        }
-    }
-}
-
 #[derive(Debug)]
 enum Group {
     Alone,

@@ -1,5 +1,6 @@
 //! Sweeps and studies as processes: a shell script stands in for `train`.
 
+use crate::{program, text};
 use lossfloor::runs::Observer;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -99,9 +100,7 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin("lossfloor"));
-        command.current_dir(self.folder.path()).env("CUDA_VISIBLE_DEVICES", "").args(arguments);
-        command
+        program(self.folder.path(), arguments)
     }
 
     fn call(&self, arguments: &[&str]) -> Output {
@@ -142,10 +141,6 @@ impl Place {
 
 fn count(states: &[String], state: &str) -> usize {
     states.iter().filter(|s| *s == state).count()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn code(output: &Output) -> Option<i32> {

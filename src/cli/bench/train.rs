@@ -2,6 +2,7 @@
 //! memory nor its start-up depends on the one before.
 
 use super::super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
+use super::super::ranks::free_port;
 use super::super::{ExitStatus, output, usage};
 use super::{Ceilings, median, wait};
 use crate::arch::cost::FlopsPerToken;
@@ -68,7 +69,7 @@ impl GroupArg {
             Self::Nccl => Transport::Nccl,
             Self::Gloo => Transport::Gloo,
         };
-        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = free_port()?;
         let host = "127.0.0.1".to_owned();
         let place = Rendezvous { rank: 0, size: 1, local_rank: 0, local_size: 1, host, port, served: false };
         Ok(Ranks::meet(&place, Some(transport), device, |_| {})?)

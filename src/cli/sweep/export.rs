@@ -6,7 +6,8 @@ use crate::cli::ExitStatus;
 use crate::config::load;
 use crate::files::write_atomic;
 use crate::runs::RunFolder;
-use crate::sweep::{PlannedRun, RunState};
+use crate::sweep::PlannedRun;
+use crate::sweep::slurm::quoted;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
@@ -31,7 +32,7 @@ enum Engine {
 
 pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
     let (_, plan, rows) = args.select.plan()?;
-    let left = |run: &&PlannedRun| matches!(run.state, RunState::Pending | RunState::Resumable | RunState::Failed);
+    let left = |run: &&PlannedRun| run.state.is_startable();
     let mut runs: Vec<&PlannedRun> = rows.iter().map(|&row| &plan.runs[row]).filter(left).collect();
     runs.sort_by(|a, b| b.seconds_left().total_cmp(&a.seconds_left()));
     let runs_dir = std::path::absolute(&args.select.sweep.runs)?;
@@ -44,7 +45,7 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
         let words = [program.as_str(), "train", &config, "--runs", &dir];
         match args.engine {
             Engine::Shell => {
-                let line = shell_words(&words);
+                let line = words.map(quoted).join(" ");
                 text += &format!("{line}   # {}\n", run.config.label);
             }
             Engine::Hq => {
@@ -70,14 +71,6 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
     }
     out::print(text.trim_end())?;
     Ok(ExitStatus::Done)
-}
-
-fn shell_words(words: &[&str]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    let quoted = |word: &&str| {
-        if word.chars().all(plain) { (*word).to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// A basic string of TOML; its escapes are those of JSON.

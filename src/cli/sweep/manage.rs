@@ -196,7 +196,7 @@ pub(super) fn retry(args: &SelectArgs) -> anyhow::Result<ExitStatus> {
             crate::runs::Cause::Interrupted,
             None,
             Some("somebody asked for another try".to_owned()),
-            claim.checkpoint_steps().last().copied().unwrap_or(0),
+            claim.saved_step(),
         ))?;
         out::print(&format!("{} {} will be tried again (was {})", run.id, run.config.label, run.state.name()))?;
         again += 1;
@@ -215,7 +215,7 @@ fn forget_attempts(claim: &Claim, diverged: bool) -> anyhow::Result<()> {
     let mut unwanted: Vec<_> = attempts.iter().map(|attempt| attempt.path.join("status")).collect();
     if diverged {
         let steps = claim.checkpoint_steps();
-        unwanted.extend(steps.iter().map(|step| claim.checkpoints().join(format!("step-{step:08}.safetensors"))));
+        unwanted.extend(steps.iter().map(|&step| claim.checkpoint(step)));
         if let Some(last) = attempts.last() {
             let _ = std::fs::rename(claim.file("metrics.jsonl"), last.path.join("metrics.jsonl"));
         }
@@ -254,13 +254,12 @@ pub(super) fn clean(args: &CleanArgs) -> anyhow::Result<ExitStatus> {
             continue;
         }
         let folder = args.select.folder(run);
-        let kept = if args.keep_last { folder.checkpoint_steps().last().copied() } else { None };
-        let kept = kept.map(|step| format!("step-{step:08}.safetensors"));
+        let kept = args.keep_last.then(|| folder.checkpoint(folder.saved_step()));
         let Ok(entries) = std::fs::read_dir(folder.checkpoints()) else { continue };
         // A run that somebody works on again is not finished.
         let _claim = if args.yes { Some(Claim::take(&folder.path, &observer)?) } else { None };
         for entry in entries.flatten() {
-            if kept.as_deref() == entry.file_name().to_str() {
+            if kept.as_deref() == Some(&*entry.path()) {
                 continue;
             }
             bytes += entry.metadata().map_or(0, |meta| meta.len());

@@ -71,7 +71,7 @@ pub(super) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitStatus> {
         work_dir: std::env::current_dir()?,
         largest_array: if args.dry_run { slurm::largest_array().unwrap_or(1000) } else { slurm::largest_array()? },
     };
-    let wanted: Vec<usize> = (0..plan.runs.len()).filter(|&run| is_wanted(plan.runs[run].state)).collect();
+    let wanted: Vec<usize> = (0..plan.runs.len()).filter(|&run| plan.runs[run].state.is_startable()).collect();
     let made = submissions(&sweep, &plan, &wanted, &site).map_err(failure)?;
     let after = |jobs: &[String]| -> anyhow::Result<String> {
         Ok(analysis_script(&sweep, backend, jobs, &after_command(args, &site)?, &site))
@@ -116,17 +116,12 @@ pub(super) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitStatus> {
         .filter(|job| job.name == home.job_name("after") && job.is_waiting())
         .map(|job| job.id.clone())
         .collect();
-    let others = plan.runs.iter().filter(|run| !is_wanted(run.state)).filter_map(|run| run.job.clone());
+    let others = plan.runs.iter().filter(|run| !run.state.is_startable()).filter_map(|run| run.job.clone());
     let all: Vec<String> = jobs.iter().cloned().chain(others).collect();
     slurm::cancel(&old)?;
     let follows = hand_in(&after(&all)?).map_err(failure)?;
     home.tell("submitted", json!({ "job": follows, "tag": "after" }))?;
     report(&plan, &jobs.iter().zip(&made).collect::<Vec<_>>(), Some(&follows), args.json)
-}
-
-/// Neither over, nor at work, nor waiting for Slurm.
-fn is_wanted(state: RunState) -> bool {
-    matches!(state, RunState::Pending | RunState::Resumable | RunState::Failed)
 }
 
 fn standing(plan: &SweepPlan) -> String {

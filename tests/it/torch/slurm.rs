@@ -1,6 +1,7 @@
 //! Sweeps on a real Slurm of two simulated nodes, with the faults that a cluster has. `scripts/test.sh --slow` starts it:
 //! these tests need `SLURM_CONF` of `scripts/slurm-testbed.sh start`, and run one after another.
 
+use crate::text;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -30,10 +31,6 @@ backends:
 
 struct Place {
     folder: tempfile::TempDir,
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn slurm(command: &str, arguments: &[&str]) -> String {

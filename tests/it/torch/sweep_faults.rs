@@ -1,6 +1,7 @@
 //! Sweeps of real runs under the faults of one machine.
 
 use super::ranks::kill;
+use crate::{program, text};
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -28,10 +29,6 @@ struct Place {
     folder: tempfile::TempDir,
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 impl Place {
     fn new(sweep: &str) -> Self {
         let place = Self { folder: tempfile::tempdir().expect("a folder") };
@@ -51,9 +48,7 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin("lossfloor"));
-        command.current_dir(self.folder.path()).env("CUDA_VISIBLE_DEVICES", "").args(arguments);
-        command
+        program(self.folder.path(), arguments)
     }
 
     fn call(&self, arguments: &[&str]) -> Output {
