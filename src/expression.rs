@@ -225,6 +225,10 @@ pub trait Scope {
     fn knows(&self, key: &str) -> bool;
     /// All keys, for a hint.
     fn keys(&self) -> Vec<&str>;
+    /// How an error begins that names a key nobody has, and what to do when none is similar.
+    fn unknown(&self) -> (&str, &str) {
+        ("no run of this sweep sets", "give it in base")
+    }
 }
 
 impl Expression {
@@ -308,11 +312,12 @@ fn key_value(operand: &Operand, scope: &dyn Scope) -> Result<Value, ExpressionEr
         .map(|key| (strsim::jaro_winkler(key, name), key))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .filter(|(score, _)| *score > 0.8);
+    let (problem, hint) = scope.unknown();
     Err(error(
         column,
         match near {
-            Some((_, key)) => format!("no run of this sweep sets '{name}'; hint: did you mean '{key}'?"),
-            None => format!("no run of this sweep sets '{name}'; hint: give it in base"),
+            Some((_, key)) => format!("{problem} '{name}'; hint: did you mean '{key}'?"),
+            None => format!("{problem} '{name}'; hint: {hint}"),
         },
     ))
 }

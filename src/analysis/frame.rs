@@ -1,13 +1,14 @@
 //! Tables of results (.csv, .jsonl, .parquet) to typed rows; bad rows are refused by line number, and rows of runs that did not
 //! complete are set aside and counted, never dropped in silence. The only file that names polars.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use polars::prelude::{CsvReadOptions, SerReader};
 
+use crate::expression::{Expression, ExpressionError, Scope};
 use crate::units;
 
 /// The columns to read.
@@ -21,6 +22,16 @@ pub struct Columns {
     pub y_se: Option<String>,
     /// What splits the rows into series.
     pub group: Option<String>,
+    /// How much each row counts.
+    pub weight: Option<String>,
+    /// Rows with the same text here are drawn together by a bootstrap; of loss curves, it tells the runs apart.
+    pub cluster: Option<String>,
+    /// What tells repetitions of one configuration apart.
+    pub seed: Option<String>,
+    /// What rows of different groups have in common that are compared with each other.
+    pub pair: Option<String>,
+    /// Which rows take part at all.
+    pub condition: Option<Expression>,
 }
 
 /// One row that takes part. Inputs and loss are positive and finite.
@@ -36,6 +47,14 @@ pub struct Row {
     pub y: f64,
     /// Its standard error.
     pub y_se: Option<f64>,
+    /// How much it counts.
+    pub weight: Option<f64>,
+    /// The run it belongs to.
+    pub cluster: Option<String>,
+    /// What tells repetitions of one configuration apart.
+    pub seed: Option<String>,
+    /// What rows of different groups have in common that are compared with each other.
+    pub pair: Option<String>,
 }
 
 /// One row that was set aside because its `status` is not `completed`.
@@ -58,7 +77,16 @@ pub struct Table {
     pub excluded: Vec<Excluded>,
     /// Columns that say how a run was computed, and in which the rows to fit differ, with their values.
     pub mixed: Vec<(&'static str, Vec<String>)>,
+    /// A column that seems to split the rows into series although none was asked for, with its values.
+    pub series: Option<(String, Vec<String>)>,
 }
+
+/// Columns that usually tell series apart.
+const SERIES: [&str; 5] = ["architecture", "series", "dataset", "model", "label"];
+/// Columns that say how a run ended, and what they say of one that may be used.
+const STATUS: [(&str, &str); 2] = [("status", "completed"), ("State", "finished")];
+/// Neighbouring values of an input further apart than this are in different units.
+const LARGEST_GAP: f64 = 1e6;
 
 /// Columns that say how a run was computed: where rows differ in them, losses differ by rounding as well.
 const COMPUTED_WITH: [&str; 3] = ["device", "precision", "backend"];
@@ -114,6 +142,25 @@ pub enum FrameError {
         /// What would be accepted.
         expected: &'static str,
     },
+    /// A condition over columns is wrong.
+    #[error("--where: {0}")]
+    Condition(#[from] ExpressionError),
+    /// A value that is out of all proportion to the others.
+    #[error("{} line {line}, column '{column}': {value:e} is {factor:.0e} times its nearest neighbour {neighbour:e}; hint: are they in the same unit?", path.display())]
+    Unit {
+        /// The file.
+        path: PathBuf,
+        /// One-based line.
+        line: usize,
+        /// The column.
+        column: String,
+        /// The value.
+        value: f64,
+        /// The nearest other value.
+        neighbour: f64,
+        /// Their ratio.
+        factor: f64,
+    },
     /// Nothing to fit.
     #[error("{}: no rows to use{}", path.display(), if *excluded > 0 { format!(" ({excluded} rows have a status other than 'completed')") } else { String::new() })]
     NoRows {
@@ -155,6 +202,48 @@ impl Table {
         Reader { path, raw }.table(wanted)
     }
 
+    /// Takes the rows with the `count` highest losses away and returns them.
+    pub fn drop_highest(&mut self, count: usize) -> Vec<Row> {
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        order.sort_by(|a, b| self.rows[*b].y.total_cmp(&self.rows[*a].y));
+        order.truncate(count);
+        order.sort_unstable();
+        order.into_iter().rev().map(|at| self.rows.remove(at)).collect()
+    }
+
+    /// Lines that repeat an earlier one in all that was read, seed and run included, with that line.
+    pub fn duplicates(&self) -> Vec<(usize, usize)> {
+        let same = |a: &Row, b: &Row| Row { line: 0, ..a.clone() } == Row { line: 0, ..b.clone() };
+        let mut seen: HashMap<u64, Vec<&Row>> = HashMap::new();
+        let mut out = Vec::new();
+        for row in &self.rows {
+            let alike = seen.entry(row.y.to_bits()).or_default();
+            match alike.iter().find(|first| same(first, row)) {
+                Some(first) => out.push((row.line, first.line)),
+                None => alike.push(row),
+            }
+        }
+        out
+    }
+
+    /// Standard deviation of the logarithm of repeated losses (or of the losses themselves), pooled over rows that agree
+    /// in group and inputs, with its degrees of freedom. `None` when nothing is repeated.
+    pub fn replicate_sd(&self, log: bool) -> Option<(f64, f64)> {
+        let mut sets: HashMap<(Option<&str>, Vec<u64>), Vec<f64>> = HashMap::new();
+        for row in self.rows.iter().filter(|row| row.seed.is_some()) {
+            let place = row.inputs.iter().map(|x| x.to_bits()).collect();
+            let loss = if log { row.y.ln() } else { row.y };
+            sets.entry((row.group.as_deref(), place)).or_default().push(loss);
+        }
+        let (mut squares, mut freedom) = (0.0, 0.0);
+        for losses in sets.values().filter(|losses| losses.len() > 1) {
+            let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+            squares += losses.iter().map(|loss| (loss - mean).powi(2)).sum::<f64>();
+            freedom += (losses.len() - 1) as f64;
+        }
+        (freedom > 0.0 && squares > 0.0).then(|| ((squares / freedom).sqrt(), freedom))
+    }
+
     /// The names of the groups in the order of their first row, set-aside rows included.
     pub fn groups(&self) -> Vec<Option<String>> {
         let mut named: Vec<(usize, &Option<String>)> = self.rows.iter().map(|row| (row.line, &row.group)).collect();
@@ -185,12 +274,31 @@ impl Reader<'_> {
         let inputs = wanted.inputs.iter().map(|name| self.column(name)).collect::<Result<Vec<_>, _>>()?;
         let y = self.column(&wanted.y)?;
         let y_se = wanted.y_se.as_ref().map(|name| self.column(name)).transpose()?;
-        let group = wanted.group.as_ref().map(|name| self.column(name)).transpose()?;
-        let status = self.raw.columns.iter().position(|name| name == "status");
-        let mut table = Table { mixed: self.mixed(status), ..Table::default() };
-        for (line, cells) in &self.raw.rows {
+        let optional = |name: &Option<String>| name.as_ref().map(|name| self.column(name)).transpose();
+        let (group, weight) = (optional(&wanted.group)?, optional(&wanted.weight)?);
+        let (cluster, seed, pair) = (optional(&wanted.cluster)?, optional(&wanted.seed)?, optional(&wanted.pair)?);
+        let status = STATUS
+            .iter()
+            .find_map(|(name, good)| Some((self.raw.columns.iter().position(|column| column == name)?, *good)));
+        let mut kept = Vec::with_capacity(self.raw.rows.len());
+        for row in &self.raw.rows {
+            let scope = RowScope::new(&self.raw.columns, &row.1);
+            if wanted.condition.as_ref().map_or(Ok(true), |condition| condition.holds(&scope))? {
+                kept.push(row);
+            }
+        }
+        let mut table = Table { mixed: self.mixed(&kept, status), ..Table::default() };
+        if wanted.group.is_none() {
+            let of = |name: &&str| {
+                let at = self.raw.columns.iter().position(|column| column == name)?;
+                Some(((*name).to_owned(), distinct(&kept, at))).filter(|(_, values)| (2..=30).contains(&values.len()))
+            };
+            table.series = SERIES.iter().find_map(of);
+        }
+        for (line, cells) in kept {
             let group = group.map(|at| cells[at].clone().unwrap_or_default());
-            if let Some(status) = status.and_then(|at| cells[at].clone()).filter(|status| status != "completed") {
+            let ended = status.and_then(|(at, good)| cells[at].clone().filter(|status| status != good));
+            if let Some(status) = ended {
                 table.excluded.push(Excluded { line: *line, group, status });
                 continue;
             }
@@ -204,25 +312,53 @@ impl Reader<'_> {
                     .filter(|at| cells[*at].as_deref().is_some_and(|text| !text.is_empty()))
                     .map(number)
                     .transpose()?,
+                weight: weight.map(number).transpose()?,
+                cluster: cluster.map(|at| cells[at].clone().unwrap_or_default()),
+                seed: seed.map(|at| cells[at].clone().unwrap_or_default()),
+                pair: pair.map(|at| cells[at].clone().unwrap_or_default()),
             });
         }
         if table.rows.is_empty() {
             return Err(FrameError::NoRows { path: self.path.to_owned(), excluded: table.excluded.len() });
         }
+        self.check_units(wanted, &table)?;
         Ok(table)
     }
 
-    fn mixed(&self, status: Option<usize>) -> Vec<(&'static str, Vec<String>)> {
-        let used = |cells: &&Vec<Option<String>>| status.is_none_or(|at| cells[at].as_deref() == Some("completed"));
-        let values = |at: usize| -> BTreeSet<String> {
-            let cells = self.raw.rows.iter().map(|(_, cells)| cells).filter(used);
-            cells.map(|cells| cells[at].clone().unwrap_or_default()).collect()
-        };
+    fn mixed(
+        &self,
+        kept: &[&(usize, Vec<Option<String>>)],
+        status: Option<(usize, &str)>,
+    ) -> Vec<(&'static str, Vec<String>)> {
+        let used =
+            |row: &&&(usize, Vec<Option<String>>)| status.is_none_or(|(at, good)| row.1[at].as_deref() == Some(good));
+        let used: Vec<_> = kept.iter().filter(used).copied().collect();
         let columns = COMPUTED_WITH.iter().filter_map(|name| {
             let at = self.raw.columns.iter().position(|column| column == name)?;
-            Some((*name, values(at).into_iter().collect()))
+            Some((*name, distinct(&used, at)))
         });
         columns.filter(|(_, values): &(_, Vec<String>)| values.len() > 1).collect()
+    }
+
+    /// Refuses an input of which one value stands far away from all others.
+    fn check_units(&self, wanted: &Columns, table: &Table) -> Result<(), FrameError> {
+        for (k, column) in wanted.inputs.iter().enumerate() {
+            let mut values: Vec<(f64, usize)> = table.rows.iter().map(|row| (row.inputs[k], row.line)).collect();
+            values.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let Some(gap) = values.windows(2).position(|pair| pair[1].0 / pair[0].0 > LARGEST_GAP) else { continue };
+            // The smaller side is the odd one out.
+            let (odd, neighbour) =
+                if gap < values.len() / 2 { (values[gap], values[gap + 1]) } else { (values[gap + 1], values[gap]) };
+            return Err(FrameError::Unit {
+                path: self.path.to_owned(),
+                line: odd.1,
+                column: column.clone(),
+                value: odd.0,
+                neighbour: neighbour.0,
+                factor: odd.0 / neighbour.0,
+            });
+        }
+        Ok(())
     }
 
     fn column(&self, name: &str) -> Result<usize, FrameError> {
@@ -244,6 +380,46 @@ impl Reader<'_> {
                 expected: "positive number",
             }
         })
+    }
+}
+
+/// The values of one column.
+fn distinct(rows: &[&(usize, Vec<Option<String>>)], at: usize) -> Vec<String> {
+    let values: BTreeSet<String> = rows.iter().map(|(_, cells)| cells[at].clone().unwrap_or_default()).collect();
+    values.into_iter().collect()
+}
+
+/// A row as a condition sees it: numbers where the text is one.
+struct RowScope<'a> {
+    columns: &'a [String],
+    values: Vec<serde_json::Value>,
+}
+
+impl<'a> RowScope<'a> {
+    fn new(columns: &'a [String], cells: &[Option<String>]) -> Self {
+        let value = |cell: &Option<String>| match cell.as_deref() {
+            None | Some("") => serde_json::Value::Null,
+            Some(text) => units::parse_quantity(text).map_or_else(|| text.into(), |number| serde_json::json!(number)),
+        };
+        Self { columns, values: cells.iter().map(value).collect() }
+    }
+}
+
+impl Scope for RowScope<'_> {
+    fn value(&self, key: &str) -> Option<&serde_json::Value> {
+        self.columns.iter().position(|column| column == key).map(|at| &self.values[at])
+    }
+
+    fn knows(&self, key: &str) -> bool {
+        self.columns.iter().any(|column| column == key)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.columns.iter().map(String::as_str).collect()
+    }
+
+    fn unknown(&self) -> (&str, &str) {
+        ("there is no column", "see the first line of the table")
     }
 }
 
@@ -325,26 +501,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let columns =
-            Columns { inputs: vec!["flops".into()], y: "loss".into(), y_se: None, group: Some("name".into()) };
+        let columns = Columns {
+            inputs: vec!["flops".into()],
+            y: "loss".into(),
+            group: Some("name".into()),
+            ..Columns::default()
+        };
         Table::read(&path, &columns)
     }
 
     #[test]
     fn csv_and_jsonl_give_the_same_rows() {
-        let csv =
-            read("a.csv", "name,flops,loss,status\na,1e18,2.5,completed\nb,2e18,,diverged\nb,100B,2.25,completed\n");
+        let csv = read(
+            "a.csv",
+            "name,flops,loss,status\na,1e18,2.5,completed\nb,2e18,,diverged\nb,2000000T,2.25,completed\n",
+        );
         let jsonl = read(
             "a.jsonl",
             "{\"name\":\"a\",\"flops\":1e18,\"loss\":2.5,\"status\":\"completed\"}\n\
              {\"name\":\"b\",\"flops\":2e18,\"loss\":null,\"status\":\"diverged\"}\n\
-             {\"name\":\"b\",\"flops\":\"100B\",\"loss\":2.25}\n",
+             {\"name\":\"b\",\"flops\":\"2000000T\",\"loss\":2.25}\n",
         );
         let (csv, jsonl) = (csv.unwrap(), jsonl.unwrap());
-        assert_eq!(csv.rows.iter().map(|r| (r.inputs[0], r.y)).collect::<Vec<_>>(), [(1e18, 2.5), (1e11, 2.25)]);
+        assert_eq!(csv.rows.iter().map(|r| (r.inputs[0], r.y)).collect::<Vec<_>>(), [(1e18, 2.5), (2e18, 2.25)]);
         assert_eq!(csv.excluded, [Excluded { line: 3, group: Some("b".into()), status: "diverged".into() }]);
         assert_eq!(csv.rows.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 4]);
-        assert_eq!(jsonl.rows.iter().map(|r| (r.inputs[0], r.y)).collect::<Vec<_>>(), [(1e18, 2.5), (1e11, 2.25)]);
+        assert_eq!(jsonl.rows.iter().map(|r| (r.inputs[0], r.y)).collect::<Vec<_>>(), [(1e18, 2.5), (2e18, 2.25)]);
         assert_eq!(csv.groups(), [Some("a".to_owned()), Some("b".to_owned())]);
     }
 
@@ -378,8 +560,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.parquet");
         std::fs::write(&path, bytes).unwrap();
-        let columns =
-            Columns { inputs: vec!["flops".into()], y: "loss".into(), y_se: None, group: Some("name".into()) };
+        let columns = Columns {
+            inputs: vec!["flops".into()],
+            y: "loss".into(),
+            group: Some("name".into()),
+            ..Columns::default()
+        };
         let table = Table::read(&path, &columns).unwrap();
         assert_eq!(table.rows.iter().map(|r| (r.inputs[0], r.y)).collect::<Vec<_>>(), [(10.0, 2.5), (30.0, 2.25)]);
         assert_eq!(table.excluded.len(), 1);

@@ -3,54 +3,83 @@
 //! A number never leaves here without its error: every [`Estimate`] carries a standard error and an interval, or says
 //! by their absence that there is none.
 
+mod bootstrap;
+pub mod calibrate;
+pub mod compare;
+pub mod design;
 pub mod display;
+pub mod document;
+mod fit;
+pub mod forms;
 pub mod frame;
 mod interval;
-pub mod power_law;
-mod profiled;
+pub mod isoflop;
+mod outliers;
+pub mod presets;
+pub mod robustness;
+pub mod rollout;
+mod sample;
+mod solver;
 
+pub use bootstrap::Resamples;
+pub use fit::{Given, descend, fit};
+pub use forms::Form;
 pub use frame::{Columns, Excluded, FrameError, Row, Table};
-pub use power_law::{Law, PowerLaw, SaturatingPowerLaw, fit};
+pub use interval::{profile, wilson};
+pub use outliers::deleted_residuals;
+pub use sample::Sample;
 
 /// Confidence level of every interval.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// The functional form that is fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// L = A·x^(-b)
-    Power,
-    /// L = A·x^(-b) + C
-    PowerFloor,
-}
-
-impl Form {
-    /// Every form that can be fitted.
-    pub const ALL: [Self; 2] = [Self::Power, Self::PowerFloor];
-
-    /// The spelling used on the command line and in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Power => "power",
-            Self::PowerFloor => "power+floor",
-        }
-    }
-
-    /// Number of free parameters.
-    pub fn parameters(self) -> usize {
-        match self {
-            Self::Power => 2,
-            Self::PowerFloor => 3,
-        }
-    }
-}
-
-/// What is minimised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is minimised: a sum over the points, never a mean, each term times its point's weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Objective {
-    /// The unweighted sum of squared residuals of the loss.
+    /// Σ (L - f)²
     #[default]
     LeastSquares,
+    /// Σ (ln L - ln f)²
+    LogLeastSquares,
+    /// Huber's loss of ln L - ln f: ½r² up to the threshold, linear beyond.
+    Huber(f64),
+    /// Σ |ln L - ln f|
+    AbsoluteDeviation,
+}
+
+impl Objective {
+    /// The spelling used on the command line and in JSON.
+    pub fn name(self) -> String {
+        match self {
+            Self::LeastSquares => "lsq".to_owned(),
+            Self::LogLeastSquares => "log-lsq".to_owned(),
+            Self::Huber(delta) => format!("huber:{delta}"),
+            Self::AbsoluteDeviation => "lad".to_owned(),
+        }
+    }
+
+    /// Whether outliers have bounded influence.
+    pub fn is_robust(self) -> bool {
+        matches!(self, Self::Huber(_) | Self::AbsoluteDeviation)
+    }
+}
+
+impl std::str::FromStr for Objective {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "lsq" => Ok(Self::LeastSquares),
+            "log-lsq" => Ok(Self::LogLeastSquares),
+            "lad" => Ok(Self::AbsoluteDeviation),
+            _ => {
+                let delta = text.strip_prefix("huber:").and_then(|delta| delta.parse::<f64>().ok());
+                delta
+                    .filter(|delta| delta.is_finite() && (1e-9..=1e3).contains(delta))
+                    .map(Self::Huber)
+                    .ok_or_else(|| "one of lsq, log-lsq, lad, or huber:DELTA such as huber:1e-3".to_owned())
+            }
+        }
+    }
 }
 
 /// How intervals are made.
@@ -60,37 +89,113 @@ pub enum IntervalMethod {
     /// symmetric and may be open.
     #[default]
     Profile,
+    /// Percentiles of that many refits of points drawn with replacement.
+    Bootstrap(usize),
     /// Estimate ± t quantile × standard error.
     Wald,
     /// None.
     None,
 }
 
+impl IntervalMethod {
+    /// The spelling used on the command line and in JSON.
+    pub fn name(self) -> String {
+        match self {
+            Self::Profile => "profile".to_owned(),
+            Self::Bootstrap(draws) => format!("bootstrap:{draws}"),
+            Self::Wald => "wald".to_owned(),
+            Self::None => "none".to_owned(),
+        }
+    }
+}
+
+impl std::str::FromStr for IntervalMethod {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "profile" => Ok(Self::Profile),
+            "wald" => Ok(Self::Wald),
+            "none" => Ok(Self::None),
+            _ => {
+                let draws = text.strip_prefix("bootstrap:").and_then(|draws| draws.parse().ok());
+                draws
+                    .filter(|draws| (20..=10_000_000).contains(draws))
+                    .map(Self::Bootstrap)
+                    .ok_or_else(|| "one of profile, wald, none, or bootstrap:K with K of 20 or more".to_owned())
+            }
+        }
+    }
+}
+
+/// Where the noise of one loss is taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Noise {
+    /// The residuals of the fit.
+    #[default]
+    FromResiduals,
+    /// Elsewhere, such as repeated seeds.
+    Known {
+        /// Standard deviation of one residual of weight one, in the measure of the objective.
+        sd: f64,
+        /// How many degrees of freedom it was estimated with; none when it is exact.
+        freedom: Option<f64>,
+    },
+}
+
 /// What to fit and how to state its uncertainty.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FitOptions {
     /// The law.
-    pub form: Form,
+    pub form: &'static dyn Form,
     /// The criterion.
     pub objective: Objective,
     /// The kind of interval.
     pub interval: IntervalMethod,
+    /// The size of the noise.
+    pub noise: Noise,
+    /// Independent starts that confirm the optimum.
+    pub starts: usize,
+    /// Of the starts and of resampling.
+    pub seed: u64,
+    /// Whether to fit once more without each point.
+    pub leave_one_out: bool,
+    /// Parameters that are not fitted.
+    pub given: Vec<Given>,
+    /// Inputs at which to state the law's loss.
+    pub predictions: Vec<Vec<f64>>,
 }
 
 impl FitOptions {
     /// Least squares with profile intervals.
-    pub fn new(form: Form) -> Self {
-        Self { form, objective: Objective::default(), interval: IntervalMethod::default() }
+    pub fn new(form: &'static dyn Form) -> Self {
+        Self {
+            form,
+            objective: Objective::default(),
+            interval: IntervalMethod::default(),
+            noise: Noise::default(),
+            starts: 16,
+            seed: 0,
+            leave_one_out: true,
+            given: Vec::new(),
+            predictions: Vec::new(),
+        }
     }
 }
 
-/// One measured point.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ScalingPoint {
-    /// Scale: FLOPs, tokens or parameters. Positive.
-    pub x: f64,
-    /// Loss, nats per token. Positive.
-    pub y: f64,
+/// A law with its parameters.
+#[derive(Clone, Debug)]
+pub struct Law {
+    /// The form.
+    pub form: &'static dyn Form,
+    /// Its parameters, in the order of [`Form::parameters`].
+    pub parameters: Vec<f64>,
+}
+
+impl PartialEq for Law {
+    fn eq(&self, other: &Self) -> bool {
+        self.form.name() == other.form.name() && self.parameters == other.parameters
+    }
 }
 
 /// How the minimisation ended. Not an error: the estimates are the best ones inside the bounds.
@@ -101,6 +206,8 @@ pub enum FitStatus {
     Converged,
     /// The optimum lies on a bound ([`Fit::bounds`]); standard errors do not exist there.
     BoundHit,
+    /// No optimum was reached; the numbers are where the steps ended.
+    Stuck,
 }
 
 impl FitStatus {
@@ -109,6 +216,7 @@ impl FitStatus {
         match self {
             Self::Converged => "converged",
             Self::BoundHit => "bound_hit",
+            Self::Stuck => "stuck",
         }
     }
 }
@@ -132,14 +240,42 @@ impl ConfidenceInterval {
 /// One parameter of a fitted law.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// The parameter's letter: `A`, `b` or `C`.
+    /// The parameter's letter, such as `A`, `b` or `C`.
     pub name: &'static str,
     /// Its value at the optimum.
     pub value: f64,
-    /// Its standard error from the Jacobian at the optimum, (JᵀJ)⁻¹·SSE/(n-p).
+    /// Its standard error: of the Jacobian at the optimum, (JᵀJ)⁻¹·SSE/(n-p), or of the refits of a bootstrap.
     pub se: Option<f64>,
-    /// Its interval, if one was asked for.
+    /// Its interval, if one was asked for and exists.
     pub interval: Option<ConfidenceInterval>,
+}
+
+/// The loss that a law gives for inputs, measured or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// The inputs.
+    pub inputs: Vec<f64>,
+    /// The loss, without the noise of a run.
+    pub loss: f64,
+    /// Its interval.
+    pub interval: Option<ConfidenceInterval>,
+}
+
+/// How sure it is that an optimum is one, and the only one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Certificate {
+    /// Size of the gradient by the logarithm of each coefficient and by each shape.
+    pub gradient: f64,
+    /// Twice what another Newton step would gain of the objective.
+    pub decrement: f64,
+    /// Smallest eigenvalue of the Hessian in these variables; positive at a minimum.
+    pub smallest_curvature: f64,
+    /// Condition number of that Hessian: large when the data hardly determine some combination of parameters.
+    pub condition: f64,
+    /// Independent starts.
+    pub starts: usize,
+    /// Those that ended at this optimum.
+    pub reached: usize,
 }
 
 /// A law fitted to points, with its uncertainty.
@@ -147,8 +283,6 @@ pub struct Estimate {
 pub struct Fit {
     /// The law at the optimum.
     pub law: Law,
-    /// The form that was fitted.
-    pub form: Form,
     /// Points used.
     pub n: usize,
     /// How the minimisation ended.
@@ -159,22 +293,33 @@ pub struct Fit {
     pub objective: f64,
     /// The law's parameters in the order of its formula.
     pub estimates: Vec<Estimate>,
-    /// 1 - SSE/SST.
+    /// 1 - SSE/SST of the losses.
     pub r2: f64,
     /// Measured minus fitted loss, in the order of the points.
     pub residuals: Vec<f64>,
-    /// √(SSE/(n-p)): the noise of one loss, if the form is right.
+    /// √(SSE/(n-p)) in the measure of the objective: the noise of one loss, if the form is right.
     pub residual_sd: f64,
-    /// κ = se(C)/residual sd: by how much this design magnifies the noise of one loss into noise of C.
+    /// κ = se(floor)/residual sd: by how much this design magnifies the noise of one loss into noise of the floor.
     pub kappa: Option<f64>,
-    /// Smallest and largest C when each point is left out in turn; from five points on.
+    /// Smallest and largest floor when each point is left out in turn.
     pub leave_one_out_floor: Option<(f64, f64)>,
+    /// The optimum's certificate.
+    pub certificate: Certificate,
+    /// The refits of a bootstrap.
+    pub resamples: Option<Resamples>,
+    /// Losses at the inputs asked for.
+    pub predictions: Vec<Prediction>,
 }
 
 impl Fit {
     /// The parameter called `name`.
     pub fn estimate(&self, name: &str) -> Option<&Estimate> {
         self.estimates.iter().find(|estimate| estimate.name == name)
+    }
+
+    /// The irreducible loss, of a form that has one.
+    pub fn floor(&self) -> Option<&Estimate> {
+        self.estimate(self.law.form.terms()[self.law.form.floor()?].name)
     }
 }
 
@@ -203,10 +348,39 @@ pub enum FitError {
         /// Its y.
         y: f64,
     },
+    /// An input that does not vary cannot be told from the floor.
+    #[error("{option} is {value} at every point; it has to vary")]
+    ConstantInput {
+        /// The option that names the column.
+        option: &'static str,
+        /// The one value.
+        value: f64,
+    },
+    /// A parameter that cannot be held.
+    #[error("{form} cannot hold '{name}': it is no coefficient and no exponent of it")]
+    CannotHold {
+        /// The form's name.
+        form: &'static str,
+        /// The parameter asked for.
+        name: String,
+    },
     /// The best law of the family is a constant.
     #[error("the loss does not fall as x grows, so no power law with a positive amplitude fits better than a constant")]
     NotDecreasing,
     /// The amplitude leaves the range of f64.
     #[error("the amplitude A is not a finite number for this x; hint: use a larger unit for x")]
     NotFinite,
+}
+
+impl FitError {
+    /// Whether the points cannot be fitted by this form at all, rather than badly.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::TooFewPoints { .. }
+            | Self::BadPoint { .. }
+            | Self::ConstantInput { .. }
+            | Self::CannotHold { .. } => true,
+            Self::NotDecreasing | Self::NotFinite => false,
+        }
+    }
 }

@@ -1,14 +1,13 @@
 //! The command line: what can be asked, and how an answer ends.
 
-pub mod analyze;
 pub mod data;
 mod doctor;
+mod fits;
 mod model;
 pub mod output;
 pub mod reproduce;
 pub mod sweep;
 
-#[cfg(feature = "torch")]
 mod bench;
 #[cfg(feature = "torch")]
 mod device;
@@ -115,11 +114,17 @@ enum Command {
     /// Do a whole study: data, sweep, fits, figures, report; what is done already is not repeated
     Reproduce(reproduce::ReproduceArgs),
     /// Fit a scaling law to a table of results
-    Fit(analyze::FitArgs),
+    Fit(fits::fit::FitArgs),
+    /// Tell whether groups differ: nested tests, floors, losses at equal budget, compute at equal loss
+    Compare(fits::compare::CompareArgs),
+    Rollout(fits::rollout::RolloutArgs),
+    Design(fits::design::DesignArgs),
+    Isoflop(fits::isoflop::IsoflopArgs),
+    Calibrate(fits::calibrate::CalibrateArgs),
+    Robustness(fits::robustness::RobustnessArgs),
     /// Draw a scaling figure
-    Plot(analyze::PlotArgs),
+    Plot(fits::plot::PlotArgs),
     Doctor(doctor::DoctorArgs),
-    #[cfg(feature = "torch")]
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     #[cfg(feature = "torch")]
@@ -147,14 +152,19 @@ pub fn main() -> ExitStatus {
     let result = match cli.command {
         Command::Model(command) => model::run(command),
         Command::Doctor(args) => doctor::run(args),
-        #[cfg(feature = "torch")]
         Command::Bench(command) => bench::run(command),
         Command::Data(command) => data::run(command),
         Command::Plan(args) => sweep::plan(args),
         Command::Sweep(command) => sweep::sweep(command),
         Command::Reproduce(args) => reproduce::reproduce(&args),
-        Command::Fit(args) => analyze::fit(args),
-        Command::Plot(args) => analyze::plot(args),
+        Command::Fit(args) => fits::fit::run(args),
+        Command::Compare(args) => fits::compare::run(args),
+        Command::Design(args) => fits::design::run(args),
+        Command::Isoflop(args) => fits::isoflop::run(args),
+        Command::Calibrate(args) => fits::calibrate::run(args),
+        Command::Rollout(args) => fits::rollout::run(args),
+        Command::Robustness(args) => fits::robustness::run(args),
+        Command::Plot(args) => fits::plot::run(args),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(args),
         #[cfg(feature = "torch")]

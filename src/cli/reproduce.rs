@@ -35,7 +35,7 @@ fn broken(error: StudyError) -> anyhow::Error {
         StudyError::Results(_) | StudyError::Plot { .. } | StudyError::Write(_) | StudyError::Read(_) => {
             exit(ExitStatus::Internal, error)
         }
-        StudyError::Config(_) | StudyError::Data(_) | StudyError::Frame(_) => usage(error),
+        StudyError::Config(_) | StudyError::Data(_) | StudyError::Frame(_) | StudyError::Compare { .. } => usage(error),
     }
 }
 
@@ -70,34 +70,39 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
     let data = study.prepare_data(&|progress| bar.show(progress));
     bar.clear();
     let data = data.map_err(broken)?;
-    diary.tell("data", data);
+    if study.file.sweep.is_some() {
+        diary.tell("data", data);
+    }
 
-    let (sweep, mut plan) = study.plan(&machine, &observer()).map_err(broken)?;
     let mut ending = ExitStatus::Done;
-    let needed = !finished(&plan);
-    if needed {
-        let outcome = run_plan(&sweep, &plan, &machine, &args.runs, args.program.as_deref(), &mut |plan| {
-            study.write_runs(plan).map(drop).map_err(broken)
-        })?;
-        ending = status(&outcome);
-        if let Some(reason) = outcome.unavailable {
-            return Err(exit(ExitStatus::Unavailable, reason));
+    let mut planned = study.plan(&machine, &observer()).map_err(broken)?;
+    if let Some((sweep, plan)) = &mut planned {
+        let needed = !finished(plan);
+        if needed {
+            let outcome = run_plan(sweep, plan, &machine, &args.runs, args.program.as_deref(), &mut |plan| {
+                study.write_runs(plan).map(drop).map_err(broken)
+            })?;
+            ending = status(&outcome);
+            if let Some(reason) = outcome.unavailable {
+                return Err(exit(ExitStatus::Unavailable, reason));
+            }
+            *plan = study.plan(&machine, &observer()).map_err(broken)?.expect("it has a sweep").1;
+        } else if plan.runs.iter().any(|run| run.state == crate::sweep::RunState::Diverged) {
+            ending = ExitStatus::Diverged;
         }
-        plan = study.plan(&machine, &observer()).map_err(broken)?.1;
-    } else if plan.runs.iter().any(|run| run.state == crate::sweep::RunState::Diverged) {
-        ending = ExitStatus::Diverged;
+        study.write_runs(plan).map_err(broken)?;
+        diary.tell("sweep", if needed { Step::Made } else { Step::Current });
+        if ending == ExitStatus::Interrupted {
+            output::note("interrupted: the same command carries on");
+            return Ok(ending);
+        }
     }
-    study.write_runs(&plan).map_err(broken)?;
-    diary.tell("sweep", if needed { Step::Made } else { Step::Current });
-    if ending == ExitStatus::Interrupted {
-        output::note("interrupted: the same command carries on");
-        return Ok(ending);
-    }
+    let plan = planned.as_ref().map(|(_, plan)| plan);
 
-    let (fits, nothing_fits) = study.fit(&plan).map_err(broken)?;
+    let (fits, nothing_fits) = study.fit(plan).map_err(broken)?;
     diary.tell("fit", fits);
-    diary.tell("figure", study.draw(&plan).map_err(broken)?);
-    diary.tell("report", study.report(&plan).map_err(broken)?);
+    diary.tell("figure", study.draw(plan).map_err(broken)?);
+    diary.tell("report", study.report(plan).map_err(broken)?);
     if nothing_fits && ending == ExitStatus::Done {
         ending = ExitStatus::NoFit;
     }

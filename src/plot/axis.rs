@@ -1,90 +1,260 @@
-//! Logarithmic axes: from values to pixels, and ticks that do not collide.
+//! Axes: from values to pixels, round ticks, and their labels.
 
-/// A logarithmic axis over `lo..hi` that maps to the pixels `from..to` (either may be the larger).
+/// How values are spread over an axis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// Equal differences are equally long.
+    #[default]
+    Linear,
+    /// Equal ratios are equally long; values are positive.
+    Log,
+}
+
+/// Where an axis has ticks. Those that would collide are left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Ticks {
+    /// Round values, as many as fit.
+    #[default]
+    Auto,
+    /// These values, written as plain numbers where they are shorter than ten million.
+    Values(Vec<f64>),
+    /// These values with these labels.
+    Named(Vec<(f64, String)>),
+}
+
+/// What is asked of an axis.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Axis {
+    /// The quantity with its unit; may be empty.
+    pub label: String,
+    /// Spread of the values.
+    pub scale: Scale,
+    /// First and last value; from the content, with some room, if absent.
+    pub range: Option<(f64, f64)>,
+    /// Ticks.
+    pub ticks: Ticks,
+}
+
+impl Axis {
+    /// A linear axis whose range follows from the content.
+    pub fn linear(label: impl Into<String>) -> Self {
+        Self { label: label.into(), ..Self::default() }
+    }
+
+    /// A logarithmic axis whose range follows from the content.
+    pub fn log(label: impl Into<String>) -> Self {
+        Self { label: label.into(), scale: Scale::Log, ..Self::default() }
+    }
+
+    /// The same axis from `lo` to `hi`.
+    pub fn within(mut self, lo: f64, hi: f64) -> Self {
+        self.range = Some((lo, hi));
+        self
+    }
+
+    /// The same axis with other ticks.
+    pub fn with_ticks(mut self, ticks: Ticks) -> Self {
+        self.ticks = ticks;
+        self
+    }
+
+    /// Whether a value has a place on such an axis, inside its range or not.
+    pub(super) fn takes(&self, value: f64) -> bool {
+        value.is_finite() && (self.scale == Scale::Linear || value > 0.0)
+    }
+}
+
+/// The values `lo..hi` on the pixels `from..to`; either may be the larger.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Axis {
+pub(super) struct Mapping {
+    pub scale: Scale,
     pub lo: f64,
     pub hi: f64,
     pub from: f64,
     pub to: f64,
 }
 
-impl Axis {
+impl Mapping {
     pub(super) fn pixel(&self, value: f64) -> f64 {
-        self.from + (self.to - self.from) * (value / self.lo).ln() / (self.hi / self.lo).ln()
-    }
-
-    /// The densest set of round values whose neighbours are at least `gap` pixels apart.
-    pub(super) fn ticks(&self, gap: f64) -> Vec<f64> {
-        let sets = self.linear_sets().into_iter().chain(self.decade_sets());
-        let fits = |ticks: &Vec<f64>| {
-            ticks.len() >= 2 && ticks.windows(2).all(|pair| (self.pixel(pair[1]) - self.pixel(pair[0])).abs() >= gap)
+        // Far outside is as good as infinitely far, and can be computed with.
+        const FAR: f64 = 1e5;
+        let share = match self.scale {
+            Scale::Linear => (value - self.lo) / (self.hi - self.lo),
+            Scale::Log if value <= 0.0 => f64::NEG_INFINITY,
+            Scale::Log => (value / self.lo).ln() / (self.hi / self.lo).ln(),
         };
-        // Equal counts happen between families; the first, linear one reads better.
-        sets.filter(fits).reduce(|best, next| if next.len() > best.len() { next } else { best }).unwrap_or_default()
+        self.from + ((self.to - self.from) * share).clamp(-FAR, FAR)
     }
 
-    /// Steps of 1, 2 and 5 times a power of ten, for axes of less than about a decade.
+    /// The pixel of a value, or of the end of the axis that is nearest to it.
+    pub(super) fn clamped(&self, value: f64) -> f64 {
+        self.pixel(value).clamp(self.from.min(self.to), self.from.max(self.to))
+    }
+
+    pub(super) fn shows(&self, value: f64) -> bool {
+        let slack = 1e-9 * (self.hi - self.lo);
+        value >= self.lo - slack && value <= self.hi + slack
+    }
+
+    /// Ticks with labels: those asked for, thinned out, or the most numerous set of round values that `fits`.
+    pub(super) fn ticks(&self, ticks: &Ticks, fits: impl Fn(&[(f64, String)]) -> bool) -> Vec<(f64, String)> {
+        let asked: Vec<(f64, String)> = match ticks {
+            Ticks::Auto => return self.automatic(fits),
+            Ticks::Values(values) => values.iter().copied().zip(plain(values)).collect(),
+            Ticks::Named(named) => named.clone(),
+        };
+        let shown: Vec<_> = asked.into_iter().filter(|(value, _)| self.shows(*value)).collect();
+        let thinned = (1..=shown.len()).map(|every| shown.iter().step_by(every).cloned().collect::<Vec<_>>());
+        thinned.into_iter().find(|set| fits(set)).unwrap_or_default()
+    }
+
+    fn automatic(&self, fits: impl Fn(&[(f64, String)]) -> bool) -> Vec<(f64, String)> {
+        let sets = match self.scale {
+            Scale::Linear => self.linear_sets(),
+            // Within about a decade, equal steps read better than 1, 2, 5.
+            Scale::Log if self.hi / self.lo < 12.0 => [self.linear_sets(), self.decade_sets()].concat(),
+            Scale::Log => self.decade_sets(),
+        };
+        let labelled = sets.into_iter().map(|set| {
+            let texts = labels(&set, self.scale);
+            set.into_iter().zip(texts).collect::<Vec<_>>()
+        });
+        let distinct = |set: &[(f64, String)]| set.windows(2).all(|pair| pair[0].1 != pair[1].1);
+        // Equal counts happen between families; the first reads better.
+        let fitting = labelled.filter(|set| distinct(set) && fits(set));
+        fitting.reduce(|best, next| if next.len() > best.len() { next } else { best }).unwrap_or_default()
+    }
+
+    /// Multiples of 1, 2 and 5 times powers of ten.
     fn linear_sets(&self) -> Vec<Vec<f64>> {
-        if self.hi / self.lo > 12.0 {
-            return Vec::new();
-        }
-        let magnitude = (self.hi - self.lo).log10().floor() as i32;
-        let steps = (magnitude - 2..=magnitude).rev().flat_map(|e| [5.0, 2.0, 1.0].map(|m| (m, e)));
-        steps
-            .map(|(mantissa, exponent)| {
-                let step = mantissa * 10f64.powi(exponent);
-                let (first, last) = ((self.lo / step).ceil() as i64, (self.hi / step).floor() as i64);
-                (first.max(1)..=last).map(|k| k as f64 * step).collect()
-            })
-            .collect()
+        let (lo, hi) = (self.lo.min(self.hi), self.lo.max(self.hi));
+        let magnitude = (hi - lo).log10().floor() as i32;
+        let steps = (magnitude - 2..=magnitude + 1).rev().flat_map(|e| [5.0, 2.0, 1.0].map(|m| m * ten(e)));
+        let sets = steps.map(|step| {
+            let first = (lo / step - 1e-9).ceil();
+            let count = ((hi / step + 1e-9).floor() - first).clamp(-1.0, 60.0) as i64;
+            (0..=count).map(|k| (first + k as f64) * step).collect::<Vec<f64>>()
+        });
+        sets.filter(|set| !set.is_empty() && set.windows(2).all(|pair| pair[1] > pair[0])).collect()
     }
 
-    /// 1-2-5 per decade, every decade, every second, third, fifth and tenth decade.
+    /// 1-2-5 and 1-3 per decade, every decade, every second, third, fifth, tenth and twentieth.
     fn decade_sets(&self) -> Vec<Vec<f64>> {
         let (first, last) = (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32);
         let inside = |value: &f64| *value >= self.lo * (1.0 - 1e-9) && *value <= self.hi * (1.0 + 1e-9);
-        let mut sets = vec![
-            (first..=last).flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e))).filter(inside).collect::<Vec<_>>(),
-        ];
-        for every in [1, 2, 3, 5, 10] {
-            sets.push((first..=last).filter(|e| e % every == 0).map(|e| 10f64.powi(e)).filter(inside).collect());
+        let digits = |set: &'static [f64]| {
+            (first..=last).flat_map(|e| set.iter().map(move |m| m * ten(e))).filter(inside).collect::<Vec<f64>>()
+        };
+        // With four decades, those alone read best, as far as they fit.
+        let mut sets = vec![digits(&[1.0])];
+        if sets[0].len() < 4 {
+            sets = vec![digits(&[1.0, 2.0, 5.0]), digits(&[1.0, 3.0])];
         }
+        for every in [1, 2, 3, 5, 10, 20] {
+            sets.push((first..=last).filter(|e| e % every == 0).map(ten).filter(inside).collect());
+        }
+        sets.retain(|set| !set.is_empty());
         sets
     }
-}
 
-/// Labels of the ticks of one axis: plain where all are short, powers of ten otherwise.
-pub(super) fn labels(ticks: &[f64]) -> Vec<String> {
-    if ticks.iter().all(|tick| (1e-3..1e5).contains(tick)) {
-        let decimals = (0..=6)
-            .find(|d| ticks.iter().all(|tick| (tick * 10f64.powi(*d) - (tick * 10f64.powi(*d)).round()).abs() < 1e-6))
-            .unwrap_or(6) as usize;
-        let alike = ticks.iter().copied().fold(0.0, f64::max) / ticks.iter().copied().fold(f64::MAX, f64::min) < 100.0;
-        return ticks.iter().map(|t| if alike { format!("{t:.decimals$}") } else { format!("{t}") }).collect();
+    /// Places of unlabelled ticks: the digits between decades, where decades are long enough to see them.
+    pub(super) fn minor(&self) -> Vec<f64> {
+        let decades = (self.hi / self.lo).log10();
+        if self.scale == Scale::Linear || decades < 0.7 || (self.to - self.from).abs() / decades < 60.0 {
+            return Vec::new();
+        }
+        let (first, last) = (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32);
+        let all = (first..=last).flat_map(|e| (1..=9).map(move |m| f64::from(m) * ten(e)));
+        all.filter(|value| self.shows(*value) && *value >= self.lo).collect()
     }
-    ticks.iter().map(|tick| power_of_ten(*tick)).collect()
 }
 
-fn power_of_ten(value: f64) -> String {
-    let exponent = (value.log10() + 1e-9).floor() as i32;
-    let mantissa = value / 10f64.powi(exponent);
-    let digits: String = exponent
-        .to_string()
-        .chars()
-        .map(|c| match c {
-            '-' => '⁻',
-            '1' => '¹',
-            '2' => '²',
-            '3' => '³',
-            // U+2070 and U+2074..U+2079 stand in order.
-            other => char::from_u32(0x2070 + other.to_digit(10).unwrap_or(0)).unwrap_or(other),
-        })
-        .collect();
-    if (mantissa - 1.0).abs() < 1e-6 {
-        format!("10{digits}")
-    } else {
-        format!("{:.3}", mantissa).trim_end_matches('0').trim_end_matches('.').to_owned() + "×10" + &digits
+/// `10^exponent`, correctly rounded where a product of powers would not be.
+fn ten(exponent: i32) -> f64 {
+    if exponent < 0 { 1.0 / 10f64.powi(-exponent) } else { 10f64.powi(exponent) }
+}
+
+/// Labels of the ticks of one axis: plain where they are short, with powers of ten otherwise.
+pub(super) fn labels(ticks: &[f64], scale: Scale) -> Vec<String> {
+    let largest = ticks.iter().map(|tick| tick.abs()).fold(0.0, f64::max);
+    let smallest = ticks.iter().map(|tick| tick.abs()).filter(|tick| *tick > 0.0).fold(f64::INFINITY, f64::min);
+    let short = match scale {
+        Scale::Linear => largest == 0.0 || (1e-3..1e6).contains(&largest),
+        Scale::Log => smallest >= 1e-3 && largest < 1e5,
+    };
+    let decimals: Vec<usize> = ticks.iter().map(|tick| decimals(*tick, ticks)).collect();
+    if !short || decimals.iter().any(|d| *d > 9) {
+        return ticks.iter().map(|tick| power_of_ten(*tick, ticks)).collect();
+    }
+    // Over several decades, trailing zeros would only be noise.
+    let alike = scale == Scale::Linear || largest / smallest < 100.0;
+    let most = decimals.iter().copied().max().unwrap_or(0);
+    ticks.iter().zip(decimals).map(|(tick, own)| minus(format!("{tick:.*}", if alike { most } else { own }))).collect()
+}
+
+/// Plain numbers, whatever the scale.
+fn plain(values: &[f64]) -> Vec<String> {
+    let written = |value: &f64| match value.abs() {
+        size if size != 0.0 && !(1e-4..1e7).contains(&size) => power_of_ten(*value, values),
+        _ => minus(format!("{value:.*}", decimals(*value, values).min(9))),
+    };
+    values.iter().map(written).collect()
+}
+
+/// A number that tells `tick` from its neighbours must be written this precisely.
+fn tolerance(ticks: &[f64]) -> f64 {
+    let gap = ticks.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(f64::INFINITY, f64::min);
+    let size = ticks.iter().map(|tick| tick.abs()).filter(|t| *t > 0.0).fold(f64::INFINITY, f64::min);
+    1e-4 * gap.min(size)
+}
+
+fn decimals(tick: f64, ticks: &[f64]) -> usize {
+    let close = |d: &i32| (tick - (tick * ten(*d)).round() / ten(*d)).abs() <= tolerance(ticks);
+    (0..=9).find(close).map_or(10, |d| d as usize)
+}
+
+/// With the sign that is as wide as a digit.
+pub(super) fn minus(text: String) -> String {
+    text.replace('-', "−")
+}
+
+fn power_of_ten(value: f64, ticks: &[f64]) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let sign = if value < 0.0 { "−" } else { "" };
+    let exponent = (value.abs().log10() + 1e-9).floor() as i32;
+    let mantissa = value.abs() / 10f64.powi(exponent);
+    let near = |d: &usize| {
+        let rounded = (mantissa * ten(*d as i32)).round() / ten(*d as i32);
+        (rounded - mantissa).abs() * 10f64.powi(exponent) <= tolerance(ticks)
+    };
+    let digits = (0..=9).find(near).unwrap_or(9);
+    let power = superscript(exponent);
+    let mantissa = format!("{mantissa:.digits$}");
+    if mantissa == "1" { format!("{sign}10{power}") } else { format!("{sign}{mantissa}×10{power}") }
+}
+
+/// A whole number in raised digits.
+pub(super) fn superscript(number: i32) -> String {
+    let raised = |c: char| match c {
+        '-' => '⁻',
+        '1' => '¹',
+        '2' => '²',
+        '3' => '³',
+        // U+2070 and U+2074..U+2079 stand in order.
+        other => other.to_digit(10).and_then(|digit| char::from_u32(0x2070 + digit)).unwrap_or(other),
+    };
+    number.to_string().chars().map(raised).collect()
+}
+
+/// `value` with that many significant digits.
+pub(super) fn significant(value: f64, digits: i32) -> String {
+    let exponent = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
+    let decimals = |whole: i32| (digits - 1 - whole).max(0) as usize;
+    match exponent {
+        -4..6 => minus(format!("{value:.*}", decimals(exponent))),
+        _ => minus(format!("{value:.*e}", decimals(0))),
     }
 }
 
@@ -92,18 +262,73 @@ fn power_of_ten(value: f64) -> String {
 mod tests {
     use super::*;
 
+    const LOG: &[(f64, f64)] = &[
+        (1.79, 2.7),
+        (1.8, 1.83),
+        (1.8272, 1.8279),
+        (0.5, 7.0),
+        (9e18, 2e22),
+        (80.0, 900.0),
+        (1e3, 1e21),
+        (1e-9, 2e-9),
+        (1e-3, 1e26),
+        (1e-30, 1e30),
+        (3e25, 1e26),
+        (1e-3, 1.2e-3),
+        (0.02, 40.0),
+    ];
+    const LINEAR: &[(f64, f64)] = &[
+        (-0.3, 0.7),
+        (1.8272, 1.8279),
+        (-5e-4, 3e-4),
+        (0.0, 1.0),
+        (-1e26, 1e26),
+        (0.0, 3e21),
+        (-7.0, -2.0),
+        (1e9, 1e9 + 2.0),
+        (0.0, 47_683.0),
+        (1e-3, 2e-3),
+        (-3e-9, 1e-9),
+        (99.0, 101.0),
+    ];
+
     #[test]
     fn ticks_are_round_and_apart() {
-        for (lo, hi) in [(1.79, 2.7), (1.8, 1.83), (0.5, 7.0), (9e18, 2e22), (80.0, 900.0), (1e3, 1e21), (1e-9, 2e-9)] {
-            let axis = Axis { lo, hi, from: 0.0, to: 500.0 };
-            let ticks = axis.ticks(40.0);
-            assert!((2..=12).contains(&ticks.len()), "{lo}..{hi}: {ticks:?}");
-            assert!(ticks.windows(2).all(|pair| axis.pixel(pair[1]) - axis.pixel(pair[0]) >= 40.0), "{ticks:?}");
-            let labels = labels(&ticks);
-            assert!(labels.windows(2).all(|pair| pair[0] != pair[1]), "{labels:?}");
+        for (scale, ranges) in [(Scale::Log, LOG), (Scale::Linear, LINEAR)] {
+            for &(lo, hi) in ranges {
+                let map = Mapping { scale, lo, hi, from: 0.0, to: 500.0 };
+                let apart = |set: &[(f64, String)]| {
+                    set.windows(2).all(|pair| map.pixel(pair[1].0) - map.pixel(pair[0].0) >= 40.0)
+                };
+                let ticks = map.ticks(&Ticks::Auto, apart);
+                assert!((3..=13).contains(&ticks.len()), "{scale:?} {lo}..{hi}: {ticks:?}");
+                assert!(apart(&ticks) && ticks.iter().all(|(value, _)| map.shows(*value)), "{ticks:?}");
+                assert!(ticks.windows(2).all(|pair| pair[0].1 != pair[1].1), "{ticks:?}");
+                assert!(ticks.iter().all(|(_, label)| label.chars().count() <= 18), "{ticks:?}");
+            }
         }
-        assert_eq!(labels(&[1e18, 2e19, 1e-7]), ["10¹⁸", "2×10¹⁹", "10⁻⁷"]);
-        assert_eq!(labels(&[1.8, 2.0, 2.2]), ["1.8", "2.0", "2.2"]);
-        assert_eq!(labels(&[1.0, 10.0, 1000.0]), ["1", "10", "1000"]);
+    }
+
+    #[test]
+    fn labels_are_short() {
+        assert_eq!(labels(&[1e18, 2e19, 1e-7], Scale::Log), ["10¹⁸", "2×10¹⁹", "10⁻⁷"]);
+        assert_eq!(labels(&[1.8, 2.0, 2.2], Scale::Log), ["1.8", "2.0", "2.2"]);
+        assert_eq!(labels(&[0.01, 1.0, 1000.0], Scale::Log), ["0.01", "1", "1000"]);
+        assert_eq!(labels(&[-0.1, 0.0, 0.1], Scale::Linear), ["−0.1", "0.0", "0.1"]);
+        assert_eq!(labels(&[-5e-4, 0.0, 5e-4], Scale::Linear), ["−5×10⁻⁴", "0", "5×10⁻⁴"]);
+        assert_eq!(labels(&[1.8272, 1.8274], Scale::Linear), ["1.8272", "1.8274"]);
+        assert_eq!(labels(&[0.0, 1e21, 1.5e21], Scale::Linear), ["0", "10²¹", "1.5×10²¹"]);
+        assert_eq!(significant(1.7, 5), "1.7000");
+        assert_eq!(significant(-2.5e9, 2), "−2.5e9");
+    }
+
+    #[test]
+    fn given_ticks_are_thinned_out() {
+        let map = Mapping { scale: Scale::Log, lo: 32.0, hi: 262_144.0, from: 0.0, to: 100.0 };
+        let values = Ticks::Values((6..18).map(|e| f64::from(1 << e)).collect());
+        let apart =
+            |set: &[(f64, String)]| set.windows(2).all(|pair| map.pixel(pair[1].0) - map.pixel(pair[0].0) >= 30.0);
+        let shown: Vec<String> = map.ticks(&values, apart).into_iter().map(|(_, label)| label).collect();
+        assert_eq!(shown, ["64", "1024", "16384"]);
     }
 }

@@ -1,24 +1,19 @@
 //! Shapes and text on a plotters backend, in pixels of the finished figure.
 //!
 //! Everything is drawn at [`SCALE`] times the size, since backends take whole pixels: the SVG gets a larger view box,
-//! the PNG is averaged down, which also smooths its edges.
-
-use std::sync::OnceLock;
+//! the PNG is averaged down, which also smooths its edges. The canvas remembers where texts and data stand, so that
+//! labels find a free place.
 
 use plotters::prelude::DrawingBackend;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{
-    Color, FontDesc, FontFamily, FontStyle, RGBAColor, RGBColor, ShapeStyle, TextStyle, register_font,
-};
+use plotters::style::{Color, RGBAColor, RGBColor, ShapeStyle, TextStyle};
 
 use super::PlotError;
+use super::geometry::{Point, Rect};
+use super::style::{Palette, WHITE};
+use super::text::{SIZE_PER_EM, font, width};
 
 pub(super) const SCALE: f64 = 3.0;
-/// The SVG's font list; in the PNG the embedded subset of the first is used under the same name.
-pub(super) const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
-static FONT: &[u8] = include_bytes!("../../assets/fonts/DejaVuSans-subset.ttf");
-/// plotters divides a size by this to get the em of its SVG text.
-const SIZE_PER_EM: f64 = 1.24;
 
 /// Where a text stands relative to its position.
 #[derive(Clone, Copy, Debug)]
@@ -28,47 +23,56 @@ pub(super) enum Align {
     Right,
 }
 
-/// Makes the embedded font known to plotters.
-pub(super) fn load_font() -> Result<(), PlotError> {
-    static LOADED: OnceLock<bool> = OnceLock::new();
-    let loaded = *LOADED.get_or_init(|| register_font(FAMILY, FontStyle::Normal, FONT).is_ok());
-    if loaded { Ok(()) } else { Err(PlotError::Font) }
+/// Which way an arrowhead points.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Towards {
+    Left,
+    Right,
+    Up,
+    Down,
 }
 
-fn font(em: f64) -> FontDesc<'static> {
-    FontDesc::new(FontFamily::Name(FAMILY), em * SIZE_PER_EM * SCALE, FontStyle::Normal)
+/// A text that was drawn.
+#[derive(Clone, Debug)]
+pub(super) struct Placed {
+    #[cfg(test)]
+    pub text: String,
+    pub area: Rect,
 }
 
-/// Width of `text` in pixels at `em` pixels per em.
-pub(super) fn width(text: &str, em: f64) -> f64 {
-    font(em).box_size(text).map_or(0.0, |(width, _)| f64::from(width) / SCALE)
-}
-
-/// `text` cut so that it is at most `limit` pixels wide.
-pub(super) fn fitted(text: &str, em: f64, limit: f64) -> String {
-    if width(text, em) <= limit {
-        return text.to_owned();
-    }
-    let mut chars: Vec<char> = text.chars().collect();
-    while !chars.is_empty() {
-        chars.pop();
-        let cut = chars.iter().collect::<String>().trim_end().to_owned() + "…";
-        if width(&cut, em) <= limit {
-            return cut;
-        }
-    }
-    String::new()
-}
-
-/// A backend with the two things that differ between them.
+/// A backend with what differs between them, and the memory of what was drawn.
 pub(super) struct Canvas<'a, B: DrawingBackend> {
-    pub backend: &'a mut B,
+    backend: &'a mut B,
     /// Distance from a text's position (anchored at its top) to its baseline, in units of plotters' size.
-    pub baseline: f64,
+    baseline: f64,
+    pub palette: Palette,
+    pub texts: Vec<Placed>,
+    /// Places of data, which labels avoid.
+    pub data: Vec<Rect>,
 }
 
-impl<B: DrawingBackend> Canvas<'_, B> {
-    fn at((x, y): (f64, f64)) -> (i32, i32) {
+/// The area of a text with its baseline at `position`.
+pub(super) fn area(text: &str, (x, y): Point, em: f64, align: Align) -> Rect {
+    let width = width(text, em);
+    let left = match align {
+        Align::Left => x,
+        Align::Centre => x - width / 2.0,
+        Align::Right => x - width,
+    };
+    Rect::new(left, y - 0.78 * em, left + width, y + 0.22 * em)
+}
+
+impl<'a, B: DrawingBackend> Canvas<'a, B> {
+    pub(super) fn new(backend: &'a mut B, baseline: f64, palette: Palette) -> Self {
+        Self { backend, baseline, palette, texts: Vec::new(), data: Vec::new() }
+    }
+
+    pub(super) fn blank(&mut self, size: (u32, u32)) -> Result<(), PlotError> {
+        let page = Rect::new(0.0, 0.0, f64::from(size.0), f64::from(size.1));
+        self.polygon(&page.corners(), WHITE.to_rgba())
+    }
+
+    fn at((x, y): Point) -> (i32, i32) {
         ((x * SCALE).round() as i32, (y * SCALE).round() as i32)
     }
 
@@ -76,19 +80,35 @@ impl<B: DrawingBackend> Canvas<'_, B> {
         colour.stroke_width((width * SCALE).round().max(1.0) as u32)
     }
 
-    pub(super) fn line(&mut self, points: &[(f64, f64)], colour: RGBAColor, width: f64) -> Result<(), PlotError> {
-        let points: Vec<(i32, i32)> = points.iter().copied().map(Self::at).collect();
+    pub(super) fn line(&mut self, points: &[Point], colour: RGBAColor, width: f64) -> Result<(), PlotError> {
+        let mut points: Vec<(i32, i32)> = points.iter().copied().map(Self::at).collect();
+        points.dedup();
+        if points.len() < 2 {
+            return Ok(());
+        }
         self.backend.draw_path(points, &Self::stroke(colour, width)).map_err(PlotError::drawing)
     }
 
-    /// A polyline in dashes of `on` pixels with gaps of `off`.
+    /// A polyline in dashes and gaps of these lengths in turn; without lengths, unbroken.
     pub(super) fn dashed(
         &mut self,
-        points: &[(f64, f64)],
+        points: &[Point],
         colour: RGBAColor,
         width: f64,
-        (on, off): (f64, f64),
+        lengths: &[f64],
     ) -> Result<(), PlotError> {
+        let period: f64 = lengths.iter().sum();
+        if period <= 0.0 {
+            return self.line(points, colour, width);
+        }
+        let drawn = |travelled: f64| {
+            let mut rest = travelled % period;
+            let place = lengths.iter().position(|length| {
+                rest -= length;
+                rest < 0.0
+            });
+            place.is_none_or(|place| place % 2 == 0)
+        };
         let mut dash = Vec::new();
         let mut travelled = 0.0;
         for pair in points.windows(2) {
@@ -98,37 +118,71 @@ impl<B: DrawingBackend> Canvas<'_, B> {
             let pieces = length.ceil().max(1.0);
             for i in 0..pieces as usize {
                 let t = i as f64 / pieces;
-                if travelled % (on + off) < on {
+                if drawn(travelled) {
                     dash.push((x0 + (x1 - x0) * t, y0 + (y1 - y0) * t));
-                } else if dash.len() > 1 {
+                } else {
                     self.line(&dash, colour, width)?;
                     dash.clear();
                 }
                 travelled += length / pieces;
             }
         }
-        if dash.len() > 1 { self.line(&dash, colour, width) } else { Ok(()) }
+        self.line(&dash, colour, width)
     }
 
-    pub(super) fn polygon(&mut self, points: &[(f64, f64)], colour: RGBAColor) -> Result<(), PlotError> {
+    pub(super) fn polygon(&mut self, points: &[Point], colour: RGBAColor) -> Result<(), PlotError> {
         let points: Vec<(i32, i32)> = points.iter().copied().map(Self::at).collect();
         self.backend.fill_polygon(points, &colour).map_err(PlotError::drawing)
     }
 
-    pub(super) fn disc(&mut self, centre: (f64, f64), radius: f64, colour: RGBAColor) -> Result<(), PlotError> {
+    pub(super) fn outline(&mut self, rect: &Rect, colour: RGBAColor, width: f64) -> Result<(), PlotError> {
+        let [a, b, c, d] = rect.corners();
+        self.line(&[a, b, c, d, a], colour, width)
+    }
+
+    pub(super) fn disc(&mut self, centre: Point, radius: f64, colour: RGBAColor) -> Result<(), PlotError> {
         let radius = (radius * SCALE).round() as u32;
         self.backend.draw_circle(Self::at(centre), radius, &colour, true).map_err(PlotError::drawing)
+    }
+
+    /// A triangle whose tip is at `tip`.
+    pub(super) fn arrowhead(
+        &mut self,
+        (x, y): Point,
+        towards: Towards,
+        size: f64,
+        colour: RGBAColor,
+    ) -> Result<(), PlotError> {
+        let (dx, dy) = match towards {
+            Towards::Left => (1.0, 0.0),
+            Towards::Right => (-1.0, 0.0),
+            Towards::Up => (0.0, 1.0),
+            Towards::Down => (0.0, -1.0),
+        };
+        let (base_x, base_y, half) = (x + size * dx, y + size * dy, 0.5 * size);
+        self.polygon(
+            &[(x, y), (base_x - half * dy, base_y - half * dx), (base_x + half * dy, base_y + half * dx)],
+            colour,
+        )
     }
 
     /// `text` with its baseline at `position`.
     pub(super) fn text(
         &mut self,
         text: &str,
-        (x, y): (f64, f64),
+        (x, y): Point,
         em: f64,
         align: Align,
         colour: RGBColor,
     ) -> Result<(), PlotError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.texts.push(Placed {
+            #[cfg(test)]
+            text: text.to_owned(),
+            area: area(text, (x, y), em, align),
+        });
         let horizontal = match align {
             Align::Left => HPos::Left,
             Align::Centre => HPos::Center,
@@ -138,34 +192,36 @@ impl<B: DrawingBackend> Canvas<'_, B> {
         let top = y - self.baseline * em * SIZE_PER_EM;
         self.backend.draw_text(text, &style, Self::at((x, top))).map_err(PlotError::drawing)
     }
-}
 
-/// Marker shapes, told apart without colour.
-pub(super) fn marker<B: DrawingBackend>(
-    canvas: &mut Canvas<B>,
-    shape: usize,
-    (x, y): (f64, f64),
-    r: f64,
-    colour: RGBAColor,
-) -> Result<(), PlotError> {
-    let turned = |corners: usize, start: f64, radius: f64| -> Vec<(f64, f64)> {
-        (0..corners)
-            .map(|k| {
-                let angle = start + std::f64::consts::TAU * k as f64 / corners as f64;
-                (x + radius * angle.cos(), y + radius * angle.sin())
-            })
-            .collect()
-    };
-    let quarter = std::f64::consts::FRAC_PI_2;
-    match shape % 6 {
-        0 => canvas.disc((x, y), r, colour),
-        1 => canvas.polygon(&turned(4, quarter / 2.0, 1.3 * r), colour),
-        2 => canvas.polygon(&turned(3, -quarter, 1.4 * r), colour),
-        3 => canvas.polygon(&turned(4, 0.0, 1.4 * r), colour),
-        4 => canvas.polygon(&turned(3, quarter, 1.4 * r), colour),
-        _ => {
-            canvas.line(&[(x - r, y - r), (x + r, y + r)], colour, 3.0)?;
-            canvas.line(&[(x - r, y + r), (x + r, y - r)], colour, 3.0)
+    /// A label at the best of several places inside `bounds`: one that covers no text, and little data at a small price.
+    /// It gets a pale ground where it covers some. Returns its area; without a place that is free of text, nothing is
+    /// drawn.
+    pub(super) fn label(
+        &mut self,
+        text: &str,
+        em: f64,
+        places: impl IntoIterator<Item = (Point, Align, usize)>,
+        bounds: &Rect,
+        colour: RGBColor,
+    ) -> Result<Option<Rect>, PlotError> {
+        let mut best: Option<(usize, usize, Point, Align)> = None;
+        for (position, align, price) in places {
+            let mut taken = area(text, position, em, align);
+            (taken.left, taken.right) = (taken.left - 4.0, taken.right + 4.0);
+            if !bounds.contains(&taken) || self.texts.iter().any(|placed| placed.area.overlaps(&taken)) {
+                continue;
+            }
+            let covered = self.data.iter().filter(|data| data.overlaps(&taken)).count();
+            if best.is_none_or(|(least, ..)| covered + price < least) {
+                best = Some((covered + price, covered, position, align));
+            }
         }
+        let Some((_, covered, position, align)) = best else { return Ok(None) };
+        let ground = area(text, position, em, align);
+        if covered > 0 {
+            self.polygon(&ground.corners(), WHITE.mix(0.7))?;
+        }
+        self.text(text, position, em, align, colour)?;
+        Ok(Some(ground))
     }
 }

@@ -4,15 +4,19 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::{Color, RGBColor};
 
 use super::PlotError;
-use super::canvas::{self, Align, Canvas, load_font};
-use super::draw::{COLOURS, FADED, INK, MARGIN, NOTE_EM, TITLE_EM};
+use super::canvas::{Align, Canvas};
 use super::page::{self, Page};
+use super::style::{COLOURS, FADED, GRID, INK, Palette, tint};
+use super::text;
 
 /// Something that takes time, and what it consists of. Parts may leave some of it unexplained.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlamePart {
+    /// What it is.
     pub name: String,
+    /// How long it takes.
     pub seconds: f64,
+    /// Its parts, in the order in which they are drawn.
     pub parts: Vec<FlamePart>,
 }
 
@@ -23,10 +27,15 @@ pub struct FlameChart {
     pub title: String,
     /// What was measured and how, in one line.
     pub note: String,
+    /// What is divided.
     pub whole: FlamePart,
 }
 
+// For screens, at a size of its own: there is much to read in one.
 const WIDTH: f64 = 1200.0;
+const MARGIN: f64 = 24.0;
+const NOTE_EM: f64 = 14.0;
+const TITLE_EM: f64 = 22.0;
 const BAR: f64 = 44.0;
 const GAP: f64 = 2.0;
 const TOP: f64 = 100.0;
@@ -37,12 +46,12 @@ const LISTED: usize = 16;
 impl FlameChart {
     /// The chart as an SVG document whose text stays text.
     pub fn svg(&self) -> Result<String, PlotError> {
-        page::svg(self)
+        page::svg(self, Palette::Colour)
     }
 
     /// The chart as a PNG file.
     pub fn png(&self) -> Result<Vec<u8>, PlotError> {
-        page::png(self)
+        page::png(self, Palette::Colour)
     }
 
     /// Parts of parts, the longest first, with the place of the part that they belong to.
@@ -65,12 +74,6 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// A colour mixed with white.
-fn tint(colour: RGBColor, share: f64) -> RGBColor {
-    let mix = |c: u8| (f64::from(c) * share + 255.0 * (1.0 - share)).round() as u8;
-    RGBColor(mix(colour.0), mix(colour.1), mix(colour.2))
-}
-
 impl Page for FlameChart {
     fn size(&self) -> (u32, u32) {
         let lines = self.largest().len().div_ceil(2);
@@ -81,18 +84,15 @@ impl Page for FlameChart {
         if !(self.whole.seconds > 0.0 && self.whole.seconds.is_finite()) {
             return Err(PlotError::NoPoints);
         }
-        load_font()?;
-        let height = f64::from(self.size().1);
-        let page = [(0.0, 0.0), (WIDTH, 0.0), (WIDTH, height), (0.0, height)];
-        canvas.polygon(&page, RGBColor(255, 255, 255).to_rgba())?;
+        canvas.blank(self.size())?;
         let room = WIDTH - 2.0 * MARGIN;
-        let title = canvas::fitted(&self.title, TITLE_EM, room);
+        let title = text::fitted(&self.title, TITLE_EM, room);
         canvas.text(&title, (WIDTH / 2.0, MARGIN + 20.0), TITLE_EM, Align::Centre, INK)?;
-        let note = canvas::fitted(&self.note, NOTE_EM, room);
+        let note = text::fitted(&self.note, NOTE_EM, room);
         canvas.text(&note, (WIDTH / 2.0, MARGIN + 48.0), NOTE_EM, Align::Centre, FADED)?;
 
         let scale = room / self.whole.seconds;
-        bar(canvas, &self.whole, (MARGIN, 0), scale, RGBColor(225, 225, 225))?;
+        bar(canvas, &self.whole, (MARGIN, 0), scale, GRID)?;
         let mut x = MARGIN;
         for (place, part) in self.whole.parts.iter().enumerate() {
             let colour = COLOURS[place % COLOURS.len()];
@@ -118,8 +118,8 @@ impl Page for FlameChart {
             let right = left + room / 2.0 - 40.0;
             let value = format!("{}  {:.1} %", duration(part.seconds), 100.0 * part.seconds / self.whole.seconds);
             let name = format!("{}: {}", self.whole.parts[*place].name, part.name);
-            let limit = right - left - 24.0 - canvas::width(&value, NOTE_EM) - 12.0;
-            canvas.text(&canvas::fitted(&name, NOTE_EM, limit), (left + 22.0, y), NOTE_EM, Align::Left, INK)?;
+            let limit = right - left - 24.0 - text::width(&value, NOTE_EM) - 12.0;
+            canvas.text(&text::fitted(&name, NOTE_EM, limit), (left + 22.0, y), NOTE_EM, Align::Left, INK)?;
             canvas.text(&value, (right, y), NOTE_EM, Align::Right, INK)?;
         }
         Ok(())
@@ -144,10 +144,10 @@ fn bar<B: DrawingBackend>(
         return Ok(());
     }
     let centre = x + width / 2.0;
-    let name = canvas::fitted(&part.name, NOTE_EM, room);
+    let name = text::fitted(&part.name, NOTE_EM, room);
     canvas.text(&name, (centre, top + 19.0), NOTE_EM, Align::Centre, INK)?;
     let value = duration(part.seconds);
-    if canvas::width(&value, NOTE_EM) <= room {
+    if text::width(&value, NOTE_EM) <= room {
         canvas.text(&value, (centre, top + 36.0), NOTE_EM, Align::Centre, INK)?;
     }
     Ok(())

@@ -1,84 +1,37 @@
-//! Figures as SVG and PNG. Scaling figures show measured losses, fitted laws and the true floor on logarithmic axes; flame
-//! charts show where the time of a step goes.
+//! Figures as SVG and PNG, from pure data: points, sampled curves, intervals and words. Nothing is fitted here.
 //!
-//! A legend never shows a fitted C without its standard error.
+//! A [`Chart`] is a grid of panels with one legend below; [`figures`] has a builder for each figure of a study of scaling
+//! laws. Flame charts show where the time of a step goes. All have one style, at two widths of paper.
 
 mod axis;
 mod canvas;
-mod draw;
+mod chart;
+pub mod figures;
 mod flame;
+mod forest;
+mod geometry;
+mod heatmap;
+mod legend;
+mod marker;
 mod page;
+#[cfg(test)]
+mod samples;
+mod style;
+#[cfg(test)]
+mod tests;
+mod text;
+mod xy;
+mod xy_draw;
 
-use plotters::prelude::DrawingBackend;
-
-use crate::analysis::{Estimate, Fit, Law};
-use canvas::Canvas;
-
+pub use axis::{Axis, Scale, Ticks};
+pub use chart::{Chart, Panel};
+pub use figures::{Curve, Figure, Floor, FloorLine, Series, SeriesPoint};
 pub use flame::{FlameChart, FlamePart};
-
-/// Size of a figure, pixels.
-pub const SIZE: (u32, u32) = (1200, 800);
-
-/// One measured point.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SeriesPoint {
-    /// Scale; positive.
-    pub x: f64,
-    /// Loss; positive.
-    pub y: f64,
-    /// Standard error of the loss, drawn as a bar of one standard error to each side.
-    pub y_se: Option<f64>,
-}
-
-/// A law to draw and the numbers to print beside it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FittedCurve {
-    /// The law.
-    pub law: Law,
-    /// Its parameters, for the legend.
-    pub estimates: Vec<Estimate>,
-}
-
-impl From<&Fit> for FittedCurve {
-    fn from(fit: &Fit) -> Self {
-        Self { law: fit.law, estimates: fit.estimates.clone() }
-    }
-}
-
-/// Points of one kind, with the law fitted to them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Series {
-    /// Its name in the legend.
-    pub name: String,
-    /// Its points, in any order.
-    pub points: Vec<SeriesPoint>,
-    /// Its law.
-    pub curve: Option<FittedCurve>,
-}
-
-/// The exactly known irreducible loss.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FloorLine {
-    /// Nats per token; positive.
-    pub loss: f64,
-    /// What to write on the line; the value is added.
-    pub label: String,
-}
-
-/// A scaling figure.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Figure {
-    /// Heading; may be empty.
-    pub title: String,
-    /// What x is, with its unit.
-    pub x_label: String,
-    /// What y is, with its unit.
-    pub y_label: String,
-    /// The series, in the order of the legend.
-    pub series: Vec<Series>,
-    /// The true floor, if it is known.
-    pub floor: Option<FloorLine>,
-}
+pub use forest::{ForestPanel, ForestRow};
+pub use heatmap::{Best, HeatMapPanel};
+pub use legend::{Key, LegendEntry};
+pub use style::{Look, Palette, Stroke, Width};
+pub use xy::{Band, DataPoint, Direction, EdgeArrow, Line, Mark, Note, PointSet, Reference, Span, XyPanel};
 
 /// A figure could not be drawn.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +39,8 @@ pub enum PlotError {
     /// There is nothing to draw.
     #[error("a figure needs at least one point")]
     NoPoints,
-    /// A point does not fit on logarithmic axes.
-    #[error("series '{series}' has a point ({x}, {y}); both have to be positive and finite")]
+    /// A point has no place on its axes.
+    #[error("series '{series}' has a point ({x}, {y}); both have to be finite, and positive on a logarithmic axis")]
     BadPoint {
         /// The series.
         series: String,
@@ -95,6 +48,32 @@ pub enum PlotError {
         x: f64,
         /// y of the point.
         y: f64,
+    },
+    /// A number has no place on its axis.
+    #[error("'{what}' is {value}; it has to be finite, and positive on a logarithmic axis")]
+    BadValue {
+        /// What it is.
+        what: String,
+        /// The number.
+        value: f64,
+    },
+    /// The given range of an axis is none.
+    #[error("the axis '{axis}' cannot go from {lo} to {hi}")]
+    BadRange {
+        /// Label of the axis.
+        axis: String,
+        /// First value.
+        lo: f64,
+        /// Last value.
+        hi: f64,
+    },
+    /// The values of a heat map do not fill its rows and columns.
+    #[error("a heat map of {rows} rows and {columns} columns needs as many values")]
+    BadTable {
+        /// Named rows.
+        rows: usize,
+        /// Named columns.
+        columns: usize,
     },
     /// The embedded font is unusable.
     #[error("the embedded font cannot be read")]
@@ -107,27 +86,5 @@ pub enum PlotError {
 impl PlotError {
     fn drawing(error: impl std::fmt::Display) -> Self {
         Self::Drawing(error.to_string())
-    }
-}
-
-impl page::Page for Figure {
-    fn size(&self) -> (u32, u32) {
-        SIZE
-    }
-
-    fn draw<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<(), PlotError> {
-        draw::draw(self, canvas)
-    }
-}
-
-impl Figure {
-    /// The figure as an SVG document whose text stays text.
-    pub fn svg(&self) -> Result<String, PlotError> {
-        page::svg(self)
-    }
-
-    /// The figure as a PNG file.
-    pub fn png(&self) -> Result<Vec<u8>, PlotError> {
-        page::png(self)
     }
 }

@@ -5,24 +5,29 @@ use plotters::prelude::DrawingBackend;
 
 use super::PlotError;
 use super::canvas::{Canvas, SCALE};
+use super::style::Palette;
+use super::text::load_font;
 
 /// Something that fills a page.
 pub(super) trait Page {
-    /// Pixels.
+    /// Pixels. The font is loaded by then.
     fn size(&self) -> (u32, u32);
 
     fn draw<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<(), PlotError>;
 }
 
+/// plotters' SVG has baselines 0.76 em below a text's position, and an em is size/1.24.
+const SVG_BASELINE: f64 = 0.76 / 1.24;
+
 /// An SVG document whose text stays text.
-pub(super) fn svg(page: &impl Page) -> Result<String, PlotError> {
+pub(super) fn svg(page: &impl Page, palette: Palette) -> Result<String, PlotError> {
+    load_font()?;
     let size = page.size();
     let scaled = (size.0 * SCALE as u32, size.1 * SCALE as u32);
     let mut text = String::new();
     {
         let mut backend = SVGBackend::with_string(&mut text, scaled);
-        // 0.76 em below its position, and an em is size/1.24.
-        page.draw(&mut Canvas { backend: &mut backend, baseline: 0.76 / 1.24 })?;
+        page.draw(&mut Canvas::new(&mut backend, SVG_BASELINE, palette))?;
         backend.present().map_err(PlotError::drawing)?;
     }
     let old = format!("<svg width=\"{}\" height=\"{}\" ", scaled.0, scaled.1);
@@ -31,7 +36,8 @@ pub(super) fn svg(page: &impl Page) -> Result<String, PlotError> {
 }
 
 /// A PNG file.
-pub(super) fn png(page: &impl Page) -> Result<Vec<u8>, PlotError> {
+pub(super) fn png(page: &impl Page, palette: Palette) -> Result<Vec<u8>, PlotError> {
+    load_font()?;
     let factor = SCALE as usize;
     let size = page.size();
     let (width, height) = (size.0 as usize, size.1 as usize);
@@ -39,7 +45,7 @@ pub(super) fn png(page: &impl Page) -> Result<Vec<u8>, PlotError> {
     {
         let size = ((width * factor) as u32, (height * factor) as u32);
         let mut backend = BitMapBackend::with_buffer(&mut large, size);
-        page.draw(&mut Canvas { backend: &mut backend, baseline: 0.5 })?;
+        page.draw(&mut Canvas::new(&mut backend, 0.5, palette))?;
         backend.present().map_err(PlotError::drawing)?;
     }
     let mut small = Vec::with_capacity(width * height * 3);
@@ -59,4 +65,15 @@ pub(super) fn png(page: &impl Page) -> Result<Vec<u8>, PlotError> {
     image::write_buffer_with_format(&mut out, &small, size.0, size.1, image::ColorType::Rgb8, image::ImageFormat::Png)
         .map_err(PlotError::drawing)?;
     Ok(out.into_inner())
+}
+
+/// The texts of a page and where they stand.
+#[cfg(test)]
+pub(super) fn texts(page: &impl Page) -> Result<Vec<super::canvas::Placed>, PlotError> {
+    load_font()?;
+    let mut document = String::new();
+    let mut backend = SVGBackend::with_string(&mut document, page.size());
+    let mut canvas = Canvas::new(&mut backend, SVG_BASELINE, Palette::Colour);
+    page.draw(&mut canvas)?;
+    Ok(canvas.texts)
 }

@@ -41,10 +41,8 @@ pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
     let mut out = vec![Block::Heading(1, input.title.clone())];
     let completed = records.iter().filter(|record| record.status == RunStatus::Completed).count();
     let planned = records.len() + input.missing.len();
-    out.push(Block::Paragraph(format!(
-        "Study {}: {completed} of {planned} runs completed. Written by {}.",
-        input.study, input.generated_by
-    )));
+    let runs_of = if planned > 0 { format!(": {completed} of {planned} runs completed") } else { String::new() };
+    out.push(Block::Paragraph(format!("Study {}{runs_of}. Written by {}.", input.study, input.generated_by)));
     let troubles = troubles(input, &records);
     if !troubles.is_empty() {
         out.push(Block::Warning(format!("{} of {planned} runs are not in the fits", troubles.len()), troubles));
@@ -59,11 +57,13 @@ pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
     out.extend(input.figures.iter().map(Block::Figure));
     out.extend(corpus(input));
     out.extend(fits(input));
-    out.push(Block::Heading(2, "Runs".to_owned()));
-    if let [(way, _)] = &ways[..] {
-        out.push(Block::Paragraph(format!("All were computed on {way}.")));
+    if planned > 0 {
+        out.push(Block::Heading(2, "Runs".to_owned()));
+        if let [(way, _)] = &ways[..] {
+            out.push(Block::Paragraph(format!("All were computed on {way}.")));
+        }
+        out.push(runs(&records, ways.len() > 1));
     }
-    out.push(runs(&records, ways.len() > 1));
     if !input.commands.is_empty() {
         out.push(Block::Heading(2, "How to get each number again".to_owned()));
         out.extend(input.commands.iter().map(|c| Block::Command(c.what.clone(), c.command.clone())));
@@ -116,27 +116,25 @@ fn corpus<'a>(input: &ReportInput) -> Vec<Block<'a>> {
 }
 
 fn fits<'a>(input: &ReportInput) -> Vec<Block<'a>> {
-    if input.fits.is_empty() {
-        return Vec::new();
-    }
-    let saturating = input.fits.iter().filter_map(|g| g.outcome.as_ref().ok()).any(|fit| fit.law.floor().is_some());
-    let law = if saturating { "L = A·x^(-b) + C" } else { "L = A·x^(-b)" };
-    let mut out = vec![
-        Block::Heading(2, "Fits".to_owned()),
-        Block::Paragraph(format!(
-            "{law} by unweighted least squares, x = {}. ± is one standard error; the interval is at 95 %. \
+    let mut out = Vec::new();
+    for fit in &input.fits {
+        let heading = if input.fits.len() > 1 { format!("Fits: {}", fit.name) } else { "Fits".to_owned() };
+        out.push(Block::Heading(2, heading));
+        out.extend(fit.verdict.clone().map(Block::Paragraph));
+        out.push(Block::Paragraph(format!(
+            "{} by unweighted least squares, x = {}. ± is one standard error; the interval is at 95 %. \
              κ is se(C) divided by the residual standard deviation: how far noise in one loss is magnified in C.",
-            input.x_label
-        )),
-        Block::Table(
+            fit.formula, fit.x_label
+        )));
+        out.push(Block::Table(
             vec!["group", "A ± se", "b ± se", "C ± se", "95 % interval of C", "C, one point left out", "R²", "n", "κ"],
-            input.fits.iter().map(fit_row).collect(),
+            fit.groups.iter().map(fit_row).collect(),
             1,
-        ),
-    ];
-    let verdicts: Vec<String> = input.fits.iter().flat_map(|g| verdict(g, floor_of(input))).collect();
-    if !verdicts.is_empty() {
-        out.push(Block::List(verdicts));
+        ));
+        let verdicts: Vec<String> = fit.groups.iter().flat_map(|g| verdict(g, floor_of(input))).collect();
+        if !verdicts.is_empty() {
+            out.push(Block::List(verdicts));
+        }
     }
     out
 }

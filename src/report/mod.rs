@@ -25,10 +25,8 @@ pub struct ReportInput {
     pub records: Vec<RunRecord>,
     /// Planned runs that left no record.
     pub missing: Vec<MissingRun>,
-    /// What x is in the fits, such as "counted training FLOPs".
-    pub x_label: String,
-    /// One fit, or the reason why there is none, for each group.
-    pub fits: Vec<GroupResult>,
+    /// The fits.
+    pub fits: Vec<ReportFit>,
     /// Figures in the order of the report.
     pub figures: Vec<ReportFigure>,
     /// What was trained on.
@@ -46,6 +44,21 @@ pub struct MissingRun {
     pub label: String,
     /// Where it stands: `pending`, `running`, ...
     pub state: String,
+}
+
+/// One law fitted to every group.
+#[derive(Clone, Debug)]
+pub struct ReportFit {
+    /// Its name in the study.
+    pub name: String,
+    /// What x is, such as "counted training FLOPs".
+    pub x_label: String,
+    /// The law.
+    pub formula: &'static str,
+    /// One fit, or the reason why there is none, for each group.
+    pub groups: Vec<GroupResult>,
+    /// What a comparison of the groups amounts to.
+    pub verdict: Option<String>,
 }
 
 /// What the fit of one group gave.

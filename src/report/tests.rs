@@ -1,6 +1,6 @@
 use super::*;
-use crate::analysis::{self, FitOptions, Form, ScalingPoint};
-use crate::plot::{Figure, FittedCurve, FloorLine, Series, SeriesPoint};
+use crate::analysis::{self, FitOptions, Sample, forms};
+use crate::plot::{Curve, Figure, FloorLine, Series, SeriesPoint, Width};
 use crate::record::{RunStatus, SCHEMA};
 
 fn record(run_id: &str, depth: u64, status: RunStatus) -> RunRecord {
@@ -50,24 +50,29 @@ fn record(run_id: &str, depth: u64, status: RunStatus) -> RunRecord {
 }
 
 fn input() -> ReportInput {
-    let points: Vec<ScalingPoint> = (0..6)
+    let points: Vec<(f64, f64)> = (0..6)
         .map(|i| {
             let x = 1e17 * 10f64.powf(0.7 * f64::from(i));
-            ScalingPoint { x, y: 150.0 * x.powf(-0.12) + 1.2 + 0.002 * f64::from((i * 7 + 3) % 5 - 2) }
+            (x, 150.0 * x.powf(-0.12) + 1.2 + 0.002 * f64::from((i * 7 + 3) % 5 - 2))
         })
         .collect();
-    let fit = analysis::fit(&points, &FitOptions::new(Form::PowerFloor)).unwrap();
-    let few = analysis::fit(&points[..3], &FitOptions::new(Form::PowerFloor));
+    let fit = analysis::fit(&Sample::of_pairs(points.clone()), &FitOptions::new(forms::power_floor())).unwrap();
+    let few = analysis::fit(&Sample::of_pairs(points[..3].to_vec()), &FitOptions::new(forms::power_floor()));
     let figure = Figure {
         title: "Loss against compute".into(),
         x_label: "training FLOPs".into(),
         y_label: "validation loss, nats per token".into(),
         series: vec![Series {
             name: "SambaY <script>alert(1)</script>".into(),
-            points: points.iter().map(|p| SeriesPoint { x: p.x, y: p.y, y_se: Some(0.02) }).collect(),
-            curve: Some(FittedCurve::from(&fit)),
+            points: points.iter().map(|(x, y)| SeriesPoint { x: *x, y: *y, y_se: Some(0.02) }).collect(),
+            curve: Some(Curve {
+                samples: points.iter().map(|(x, _)| (*x, fit.law.loss(&[*x]))).collect(),
+                ..Curve::default()
+            }),
         }],
         floor: Some(FloorLine { loss: 1.2, label: "true floor".into() }),
+        residuals: false,
+        width: Width::Full,
     };
     ReportInput {
         title: "A small study".into(),
@@ -79,11 +84,16 @@ fn input() -> ReportInput {
             record("c3", 12, RunStatus::Diverged),
         ],
         missing: vec![MissingRun { run_id: "d4".into(), label: "SambaY".into(), state: "pending".into() }],
-        x_label: "counted training FLOPs".into(),
-        fits: vec![
-            GroupResult { group: "SambaY".into(), outcome: Ok(fit) },
-            GroupResult { group: "Transformer".into(), outcome: few },
-        ],
+        fits: vec![ReportFit {
+            name: "flops".into(),
+            x_label: "counted training FLOPs".into(),
+            formula: forms::power_floor().formula(),
+            groups: vec![
+                GroupResult { group: "SambaY".into(), outcome: Ok(fit) },
+                GroupResult { group: "Transformer".into(), outcome: few },
+            ],
+            verdict: Some("Nothing tells them apart.".into()),
+        }],
         figures: vec![ReportFigure {
             caption: "Loss against compute.".into(),
             svg_path: "figures/demo.svg".into(),

@@ -1,13 +1,15 @@
 //! [`StudyFile`]: a study as written.
 
 use super::StudyError;
-use crate::analysis::Form;
+use crate::analysis::forms::{FORMS, Form, Input, lookup};
 use crate::config::{ConfigError, load};
 use crate::data::SyntheticSpec;
 use crate::data::pack::PackSpec;
+use crate::expression::Expression;
 use crate::units::{optional_quantity, parse_quantity};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A study as written. Paths are relative to where the program is started.
@@ -19,8 +21,8 @@ pub struct StudyFile {
     /// What is trained on; the sweep's own data when nothing is said.
     #[serde(default)]
     pub data: DataSection,
-    /// The sweep's file.
-    pub sweep: PathBuf,
+    /// The sweep's file; none for a study of tables that exist already.
+    pub sweep: Option<PathBuf>,
     /// Laws to fit.
     #[serde(default)]
     pub fits: Vec<FitSection>,
@@ -79,6 +81,25 @@ pub struct FitSection {
     pub group: Option<String>,
     /// What x is, for people; default the column.
     pub x_label: Option<String>,
+    /// The table; default that of the study's runs.
+    pub table: Option<PathBuf>,
+    /// Rows to take, as `--where` of `fit`.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// Compares the groups with each other.
+    pub compare: Option<CompareSection>,
+}
+
+/// `compare` of one of `fits`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompareSection {
+    /// Groups, in this order; default all.
+    pub groups: Vec<String>,
+    /// The group that others are compared with; default the first.
+    pub baseline: Option<String>,
+    /// Column that says which rows have the same budget; default equal x.
+    pub pair: Option<String>,
 }
 
 /// One of `figures`.
@@ -87,14 +108,78 @@ pub struct FitSection {
 pub struct FigureSection {
     /// Its files' name.
     pub name: String,
-    /// The fit whose points and curves it shows.
+    /// What it shows.
+    #[serde(default)]
+    pub kind: FigureKind,
+    /// The fit whose points and curves it shows; an evaluation has none.
+    #[serde(default)]
     pub fit: String,
+    /// Of an evaluation: where its numbers stand.
+    pub evaluation: Option<EvaluationSection>,
+    /// Whether a loss figure gets a panel of measured minus fitted loss.
+    #[serde(default)]
+    pub residuals: bool,
+    /// On paper.
+    #[serde(default)]
+    pub width: PaperWidth,
     /// Heading.
     pub title: Option<String>,
     /// Default the column.
     pub y_label: Option<String>,
     /// One sentence below it in the report.
     pub caption: Option<String>,
+}
+
+/// Kinds of figures.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum FigureKind {
+    /// Losses against x with fitted curves and their bands.
+    #[default]
+    Loss,
+    /// L - C on logarithmic axes, with the interval of C.
+    Reducible,
+    /// How much worse each fit gets when its floor is held elsewhere.
+    Profiles,
+    /// Differences of floors and multipliers of x, of a fit that compares its groups.
+    Forest,
+    /// Shares of successes against a setting.
+    Evaluation,
+}
+
+/// How wide a figure is on paper.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum PaperWidth {
+    /// The whole width of the text.
+    #[default]
+    Full,
+    /// One of two columns.
+    Column,
+}
+
+/// `evaluation` of one of `figures`: a table with one row for each series and setting.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of the setting, such as a window.
+    pub x: String,
+    /// What x is, for people.
+    pub x_label: Option<String>,
+    /// Column of the share of successes.
+    pub y: String,
+    /// Number of trials behind each share, for its binomial interval.
+    pub trials: f64,
+    /// Column that splits the rows.
+    pub group: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// Horizontal lines, by what they are: a series without a setting.
+    #[serde(default)]
+    pub references: BTreeMap<String, f64>,
 }
 
 /// `report`.
@@ -109,8 +194,8 @@ pub struct ReportSection {
 
 impl FitSection {
     /// The form, which [`StudyFile::read`] has checked.
-    pub(super) fn law(&self) -> Form {
-        form(&self.form).expect("checked when the file was read")
+    pub(super) fn law(&self) -> &'static dyn Form {
+        lookup(&self.form).expect("checked when the file was read")
     }
 
     /// What x is, for people.
@@ -119,8 +204,9 @@ impl FitSection {
     }
 }
 
-fn form(name: &str) -> Option<Form> {
-    Form::ALL.into_iter().find(|form| form.name() == name)
+/// Forms of one scale, which is what a study fits.
+fn of_one_scale(form: &dyn Form) -> bool {
+    form.inputs() == [Input::X]
 }
 
 impl StudyFile {
@@ -155,8 +241,15 @@ impl StudyFile {
             return refuse("data", "a corpus is either synth or pack, not both".to_owned());
         }
         for fit in &self.fits {
-            if form(&fit.form).is_none() {
-                let known: Vec<&str> = Form::ALL.iter().map(|form| form.name()).collect();
+            if self.sweep.is_none() && fit.table.is_none() {
+                return refuse("fits", format!("{}: without a sweep, a fit needs its table", fit.name));
+            }
+            if let Some(Err(error)) = fit.condition.as_deref().map(Expression::parse) {
+                return refuse("fits", format!("{}: where: {error}", fit.name));
+            }
+            if !lookup(&fit.form).is_some_and(of_one_scale) {
+                let known: Vec<&str> =
+                    FORMS.iter().filter(|form| of_one_scale(**form)).map(|form| form.name()).collect();
                 return refuse("fits", format!("unknown form '{}'; known: {}", fit.form, known.join(", ")));
             }
             if self.fits.iter().filter(|other| other.name == fit.name).count() > 1 {
@@ -164,8 +257,20 @@ impl StudyFile {
             }
         }
         for figure in &self.figures {
-            if !self.fits.iter().any(|fit| fit.name == figure.fit) {
+            let fit = self.fits.iter().find(|fit| fit.name == figure.fit);
+            if figure.kind == FigureKind::Evaluation {
+                if figure.evaluation.is_none() {
+                    return refuse(
+                        "figures",
+                        format!("{}: an evaluation figure needs evaluation: {{...}}", figure.name),
+                    );
+                }
+            } else if fit.is_none() {
                 return refuse("figures", format!("{} shows '{}', which is none of fits", figure.name, figure.fit));
+            }
+            if figure.kind == FigureKind::Forest && fit.is_some_and(|fit| fit.compare.is_none()) {
+                let problem = format!("{} shows differences: fit '{}' needs compare: {{}}", figure.name, figure.fit);
+                return refuse("figures", problem);
             }
             if self.figures.iter().filter(|other| other.name == figure.name).count() > 1 {
                 return refuse("figures", format!("two figures are called '{}'", figure.name));

@@ -4,13 +4,19 @@
 //! interrupted study carries on, a finished one is only read. Corpora and runs know themselves whether they are
 //! complete; for the rest `state.json` keeps a hash of what each step was made from.
 
+pub mod drawing;
+mod figures;
 mod file;
 mod outputs;
 
-pub use file::{DataSection, FigureSection, FitSection, PackSection, ReportSection, StudyFile};
+pub use file::{
+    CompareSection, DataSection, EvaluationSection, FigureKind, FigureSection, FitSection, PackSection, PaperWidth,
+    ReportSection, StudyFile,
+};
 pub use outputs::FitRow;
 
 use crate::analysis::FrameError;
+use crate::analysis::compare::CompareError;
 use crate::config::ConfigError;
 use crate::data::pack::pack;
 use crate::data::{CorpusInfo, DataError, ProgressFn, synthetic};
@@ -40,6 +46,14 @@ pub enum StudyError {
     /// The table of runs cannot be read as a fit needs it.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// Groups cannot be compared.
+    #[error("fit {fit}: {source}")]
+    Compare {
+        /// The fit's name.
+        fit: String,
+        /// Why.
+        source: CompareError,
+    },
     /// A figure cannot be drawn.
     #[error("figure {name}: {source}")]
     Plot {
@@ -125,8 +139,9 @@ impl Study {
         Ok(if before == now { Step::Current } else { Step::Made })
     }
 
-    /// Its sweep, on its corpus.
-    pub fn plan(&self, machine: &Machine, observer: &Observer) -> Result<(SweepFile, SweepPlan), StudyError> {
+    /// Its sweep, on its corpus; `None` for a study of tables that exist already.
+    pub fn plan(&self, machine: &Machine, observer: &Observer) -> Result<Option<(SweepFile, SweepPlan)>, StudyError> {
+        let Some(file) = &self.file.sweep else { return Ok(None) };
         let mut assignments = Vec::new();
         if let Some(folder) = self.corpus_folder() {
             for (key, prefix) in [("data.train", "train"), ("data.val", "validation")] {
@@ -135,9 +150,9 @@ impl Study {
             }
         }
         assignments.extend(self.sweep_assignments.iter().cloned());
-        let sweep = SweepFile::read(&self.file.sweep, &assignments)?;
+        let sweep = SweepFile::read(file, &assignments)?;
         let plan = SweepPlan::new(&sweep, &self.runs_dir, machine, observer)?;
-        Ok((sweep, plan))
+        Ok(Some((sweep, plan)))
     }
 
     /// The table of its runs.

@@ -1,12 +1,15 @@
 //! What a study makes of its runs: fits, figures, the report.
 
-use super::{FigureSection, FitSection, Step, Study, StudyError};
-use crate::analysis::{self, Columns, Fit, FitError, FitOptions, Row, ScalingPoint, Table};
+use super::{FigureSection, FitSection, Step, Study, StudyError, drawing};
+use crate::analysis::compare::{CompareError, CompareGroup, CompareOptions, Comparison, compare};
+use crate::analysis::document::{FitEntry, SCHEMA};
+use crate::analysis::{Columns, Fit, FitError, FitOptions, FrameError, Row, Sample, Table};
 use crate::data::CorpusInfo;
+use crate::expression::Expression;
 use crate::files::{ReadError, write_atomic};
-use crate::plot::{Figure, FittedCurve, FloorLine, Series, SeriesPoint};
+use crate::plot::Curve;
 use crate::report::results::ResultsError;
-use crate::report::{CorpusSummary, GroupResult, MissingRun, ReportFigure, ReportInput, RerunCommand};
+use crate::report::{CorpusSummary, GroupResult, MissingRun, ReportFigure, ReportFit, ReportInput, RerunCommand};
 use crate::sweep::{SweepPlan, plan};
 use serde::Serialize;
 use serde_json::json;
@@ -54,40 +57,57 @@ pub struct FitRow {
 }
 
 /// One group of one fit.
-struct Fitted {
-    group: String,
-    rows: Vec<Row>,
-    outcome: Result<Fit, FitError>,
+pub(super) struct Fitted {
+    pub group: String,
+    pub rows: Vec<Row>,
+    pub curve: Option<Curve>,
+    pub outcome: Result<Fit, FitError>,
 }
 
 impl Study {
-    fn fitted(&self, section: &FitSection) -> Result<Vec<Fitted>, StudyError> {
+    pub(super) fn fitted(&self, section: &FitSection) -> Result<Vec<Fitted>, StudyError> {
         let columns = Columns {
             inputs: vec![section.x.clone()],
             y: section.y.clone(),
             // Every results table has it, for the loss that runs report as theirs.
             y_se: (section.y == "val_loss").then(|| "val_loss_se".to_owned()),
             group: section.group.clone(),
+            pair: section.compare.as_ref().and_then(|compare| compare.pair.clone()),
+            condition: section.condition.as_deref().map(Expression::parse).transpose().map_err(FrameError::from)?,
+            ..Columns::default()
         };
-        let table = Table::read(&self.table(), &columns)?;
+        let table = Table::read(section.table.as_ref().unwrap_or(&self.table()), &columns)?;
         let options = FitOptions::new(section.law());
         let group = |name: Option<String>| {
             let rows: Vec<Row> = table.rows.iter().filter(|row| row.group == name).cloned().collect();
-            let points: Vec<_> = rows.iter().map(|row| ScalingPoint { x: row.inputs[0], y: row.y }).collect();
-            Fitted { outcome: analysis::fit(&points, &options), rows, group: name.unwrap_or_else(|| "all".to_owned()) }
+            let group = name.unwrap_or_else(|| "all".to_owned());
+            match drawing::fitted(&Sample::of_rows(&rows), &options, true) {
+                Ok((fit, curve)) => Fitted { group, rows, curve: Some(curve), outcome: Ok(fit) },
+                Err(error) => Fitted { group, rows, curve: None, outcome: Err(error) },
+            }
         };
         Ok(table.groups().into_iter().map(group).collect())
     }
 
     /// Whether any run has completed, so that there is something to fit.
-    fn has_points(&self, plan: &SweepPlan) -> bool {
-        plan.runs.iter().any(|run| run.val_loss.is_some())
+    fn has_points(&self, plan: Option<&SweepPlan>) -> bool {
+        plan.is_none_or(|plan| plan.runs.iter().any(|run| run.val_loss.is_some()))
+    }
+
+    /// The tables that fits and figures read.
+    fn tables(&self) -> Vec<PathBuf> {
+        let fits = self.file.fits.iter().map(|fit| fit.table.clone().unwrap_or_else(|| self.table()));
+        let evaluations = self.file.figures.iter().filter_map(|figure| Some(figure.evaluation.as_ref()?.table.clone()));
+        let mut out: Vec<PathBuf> = fits.chain(evaluations).collect();
+        out.sort();
+        out.dedup();
+        out
     }
 
     /// Fits every law, to `fits.json` and `fits.csv`. The flag tells whether all groups of some fit are without one.
-    pub fn fit(&self, plan: &SweepPlan) -> Result<(Step, bool), StudyError> {
+    pub fn fit(&self, plan: Option<&SweepPlan>) -> Result<(Step, bool), StudyError> {
         let paths = [self.folder.join("fits.json"), self.folder.join("fits.csv")];
-        let inputs = self.inputs(&[&format!("{:?}", self.file.fits)], &[self.table()])?;
+        let inputs = self.inputs(&[&format!("{:?}", self.file.fits)], &self.tables())?;
         if let Some(nothing_fits) = self.is_current("fit", &inputs, &paths) {
             return Ok((Step::Current, nothing_fits));
         }
@@ -99,7 +119,7 @@ impl Study {
             entries.extend(groups.iter().map(|group| entry(section, group)));
         }
         nothing_fits |= !self.file.fits.is_empty() && rows.is_empty();
-        let document = serde_json::to_string_pretty(&json!({ "schema": 1, "fits": entries }));
+        let document = serde_json::to_string_pretty(&json!({ "schema": SCHEMA, "fits": entries }));
         let document = document.expect("string keys and finite numbers") + "\n";
         let mut writer = csv::Writer::from_writer(Vec::new());
         let encode = |error: &dyn std::fmt::Display| ResultsError::Encode(error.to_string());
@@ -117,55 +137,56 @@ impl Study {
     }
 
     /// Draws every figure as .svg and .png.
-    pub fn draw(&self, plan: &SweepPlan) -> Result<Step, StudyError> {
+    pub fn draw(&self, plan: Option<&SweepPlan>) -> Result<Step, StudyError> {
         if !self.has_points(plan) {
             return Ok(Step::Current);
         }
         let corpus = self.corpus()?;
         let specs = format!("{:?}{:?}{:?}", self.file.fits, self.file.figures, corpus.as_ref().map(|c| c.floor_nats));
-        let inputs = self.inputs(&[&specs], &[self.table()])?;
+        let inputs = self.inputs(&[&specs], &self.tables())?;
         let paths: Vec<PathBuf> = self.file.figures.iter().flat_map(|figure| self.figure_paths(figure)).collect();
         if self.is_current("figure", &inputs, &paths).is_some() {
             return Ok(Step::Current);
         }
         for section in &self.file.figures {
-            let fit = self.file.fits.iter().find(|fit| fit.name == section.fit).expect("checked when read");
-            let figure = self.figure(section, fit, corpus.as_ref())?;
+            let chart = self.chart(section, corpus.as_ref())?;
             let draw = |source| StudyError::Plot { name: section.name.clone(), source };
             let [svg, png] = self.figure_paths(section);
-            write_atomic(&svg, figure.svg().map_err(draw)?.as_bytes())?;
-            write_atomic(&png, &figure.png().map_err(draw)?)?;
+            write_atomic(&svg, chart.svg().map_err(draw)?.as_bytes())?;
+            write_atomic(&png, &chart.png().map_err(draw)?)?;
         }
         self.set_current("figure", &inputs, false)?;
         Ok(Step::Made)
     }
 
-    fn figure(
-        &self,
-        section: &FigureSection,
-        fit: &FitSection,
-        corpus: Option<&CorpusInfo>,
-    ) -> Result<Figure, StudyError> {
-        let series = self.fitted(fit)?.into_iter().map(|group| Series {
-            name: group.group,
-            points: group.rows.iter().map(|row| SeriesPoint { x: row.inputs[0], y: row.y, y_se: row.y_se }).collect(),
-            curve: group.outcome.as_ref().ok().map(FittedCurve::from),
-        });
-        let floor = corpus.and_then(|corpus| corpus.floor_nats).filter(|_| fit.y == "val_loss");
-        Ok(Figure {
-            title: section.title.clone().unwrap_or_default(),
-            x_label: fit.x_label().to_owned(),
-            y_label: section.y_label.clone().unwrap_or_else(|| fit.y.clone()),
-            series: series.filter(|series| !series.points.is_empty()).collect(),
-            floor: floor.map(|loss| FloorLine { loss, label: "true floor".to_owned() }),
-        })
+    /// The comparison that a fit asks for, of those of its groups that have a fit.
+    pub(super) fn comparison(&self, section: &FitSection) -> Result<Option<Comparison>, StudyError> {
+        let Some(wanted) = &section.compare else { return Ok(None) };
+        let refused = |source| StudyError::Compare { fit: section.name.clone(), source };
+        let mut groups: Vec<CompareGroup> = self
+            .fitted(section)?
+            .into_iter()
+            .filter(|group| group.outcome.is_ok())
+            .map(|group| CompareGroup { name: group.group, rows: group.rows })
+            .collect();
+        if !wanted.groups.is_empty() {
+            let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+            let find = |name: &String| {
+                let missing = || CompareError::NoBaseline(name.clone(), names.join(", "));
+                groups.iter().find(|group| group.name == *name).cloned().ok_or_else(missing)
+            };
+            groups = wanted.groups.iter().map(find).collect::<Result<_, _>>().map_err(refused)?;
+        }
+        let options = CompareOptions { fit: FitOptions::new(section.law()), baseline: wanted.baseline.clone() };
+        compare(&groups, &options).map(Some).map_err(refused)
     }
 
     /// Writes `report.md` and `report.html`.
-    pub fn report(&self, plan: &SweepPlan) -> Result<Step, StudyError> {
+    pub fn report(&self, plan: Option<&SweepPlan>) -> Result<Step, StudyError> {
         let corpus = self.corpus()?;
-        let records = plan::collect(plan, &self.runs_dir)?;
-        let missing = plan.runs.iter().filter(|run| !records.iter().any(|record| record.run_id == run.id.0));
+        let records = plan.map(|plan| plan::collect(plan, &self.runs_dir)).transpose()?.unwrap_or_default();
+        let planned = plan.map_or(&[][..], |plan| &plan.runs);
+        let missing = planned.iter().filter(|run| !records.iter().any(|record| record.run_id == run.id.0));
         let missing = missing.map(|run| MissingRun {
             run_id: run.id.0.clone(),
             label: run.config.label.clone(),
@@ -176,7 +197,7 @@ impl Study {
         let figures: Vec<(&FigureSection, PathBuf)> =
             drawn.map(|figure| (figure, self.figure_paths(figure)[0].clone())).collect();
         let specs = format!("{:?}{missing:?}{corpus:?}{}{:?}", self.file, self.origin.display(), self.assignments);
-        let sources: Vec<PathBuf> = figures.iter().map(|(_, svg)| svg.clone()).chain([self.table()]).collect();
+        let sources: Vec<PathBuf> = figures.iter().map(|(_, svg)| svg.clone()).chain(self.tables()).collect();
         let inputs = self.inputs(&[&specs], &sources)?;
         let paths = [self.folder.join("report.md"), self.report_path()];
         if self.is_current("report", &inputs, &paths).is_some() {
@@ -192,16 +213,24 @@ impl Study {
                 svg,
             });
         }
-        let first = self.file.fits.first().filter(|_| self.has_points(plan));
-        let fits = first.map(|section| self.fitted(section)).transpose()?.unwrap_or_default();
+        let mut fits = Vec::new();
+        for section in self.file.fits.iter().filter(|_| self.has_points(plan)) {
+            let groups = self.fitted(section)?.into_iter();
+            fits.push(ReportFit {
+                name: section.name.clone(),
+                x_label: section.x_label().to_owned(),
+                formula: section.law().formula(),
+                groups: groups.map(|fit| GroupResult { group: fit.group, outcome: fit.outcome }).collect(),
+                verdict: self.comparison(section)?.map(|comparison| comparison.verdict),
+            });
+        }
         let report = ReportInput {
             title: self.file.report.title.clone().unwrap_or_else(|| self.file.study.clone()),
             study: self.file.study.clone(),
             generated_by: MAKER.to_owned(),
             records,
             missing,
-            x_label: first.map_or(String::new(), |section| section.x_label().to_owned()),
-            fits: fits.into_iter().map(|fit| GroupResult { group: fit.group, outcome: fit.outcome }).collect(),
+            fits,
             figures: shown,
             corpus: corpus.map(|info| self.summary(&info)),
             commands: self.commands(),
@@ -228,14 +257,16 @@ impl Study {
     fn commands(&self) -> Vec<RerunCommand> {
         let command = |what: &str, command: String| RerunCommand { what: what.to_owned(), command };
         let set: String = self.assignments.iter().map(|assignment| format!(" --set '{assignment}'")).collect();
-        let mut out = vec![
-            command("The whole study", format!("lossfloor reproduce {}{set}", self.origin.display())),
-            command("One run", format!("lossfloor train {}/RUN_ID/config.yaml", self.runs_dir.display())),
-        ];
+        let mut out = vec![command("The whole study", format!("lossfloor reproduce {}{set}", self.origin.display()))];
+        if self.file.sweep.is_some() {
+            out.push(command("One run", format!("lossfloor train {}/RUN_ID/config.yaml", self.runs_dir.display())));
+        }
         for fit in &self.file.fits {
             let group = fit.group.as_ref().map_or(String::new(), |group| format!(" --group {group}"));
-            let (table, form) = (self.table(), &fit.form);
-            let line = format!("lossfloor fit {} --form {form} --x {} --y {}{group}", table.display(), fit.x, fit.y);
+            let table = fit.table.clone().unwrap_or_else(|| self.table());
+            let rows = fit.condition.as_ref().map_or(String::new(), |condition| format!(" --where '{condition}'"));
+            let columns = format!("--x {} --y {}{group}{rows}", fit.x, fit.y);
+            let line = format!("lossfloor fit {} --form {} {columns}", table.display(), fit.form);
             out.push(command(&format!("Fit {}", fit.name), line));
         }
         out
@@ -306,16 +337,11 @@ fn row(section: &FitSection, group: &Fitted) -> FitRow {
 
 /// One entry of `fits.json`, laid out as `fit --json` does.
 fn entry(section: &FitSection, group: &Fitted) -> serde_json::Value {
-    let fit = group.outcome.as_ref().ok();
-    let estimates = fit.map_or(&[][..], |fit| &fit.estimates);
-    let params: BTreeMap<_, _> = estimates.iter().map(|e| (e.name, e.value)).collect();
-    let se: BTreeMap<_, _> = estimates.iter().map(|e| (e.name, e.se)).collect();
-    let interval: BTreeMap<_, _> =
-        estimates.iter().filter_map(|e| Some((e.name, e.interval.map(|i| [i.lo, i.hi])?))).collect();
-    json!({
-        "fit": section.name, "group": group.group, "form": section.law().name(), "n": group.rows.len(),
-        "status": fit.map_or("no_fit", |fit| fit.status.name()), "objective": fit.map(|fit| fit.objective),
-        "params": params, "se": se, "interval": interval, "r2": fit.map(|fit| fit.r2),
-        "kappa": fit.and_then(|fit| fit.kappa), "reason": group.outcome.as_ref().err().map(FitError::to_string),
-    })
+    let options = FitOptions::new(section.law());
+    let how = (options.objective, options.interval);
+    let name = Some(group.group.clone());
+    let entry = FitEntry::new(name, section.law().name(), how, group.rows.len(), BTreeMap::new(), &group.outcome);
+    let mut value = serde_json::to_value(entry).expect("string keys and finite numbers");
+    value["fit"] = json!(section.name);
+    value
 }

@@ -76,7 +76,8 @@ fn the_table_is_narrow_and_gives_errors() {
         lossfloor(&["fit", DATA, "--form", "power+floor", "--x", "flops", "--y", "loss", "--group", "series"]);
     assert_eq!(code, 0);
     assert!(out.lines().take(40).all(|line| line.chars().count() <= 80), "{out}");
-    assert!(out.contains("± 0.033") && out.contains("C is not bounded from below"), "{out}");
+    assert!(out.contains("± 0.033") && out.contains("C is not identified: [0, 1.491]"), "{out}");
+    assert!(out.contains("line 38: loss 2.0075 is 24 standard deviations from the law of the other rows"), "{out}");
 }
 
 #[test]
@@ -113,14 +114,22 @@ fn refusals_are_one_line_with_a_hint() {
     let (code, out, _) = fit_file("t.csv", rising, &["--form", "power+floor", "--json"]);
     let document: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &document["fits"][0]["status"]), (5, &"no_fit".into()));
-    for (option, value) in [("--form", "chinchilla"), ("--loss", "huber:0.001"), ("--interval", "bootstrap:100")] {
+    for (option, value, expected) in [
+        ("--form", "chinchila", "did you mean 'chinchilla'?"),
+        ("--form", "chinchilla", "--form chinchilla needs --n and --d as well"),
+        ("--loss", "huber:0", "huber:DELTA"),
+        ("--interval", "bootstrap:3", "K of 20 or more"),
+        ("--hold", "D=1", "the parameters of power+floor are A, b, C"),
+        ("--at", "y=3", "power+floor needs x=NUMBER"),
+        ("--where", "depth > 3", "column 1: there is no column 'depth'"),
+    ] {
         let mut args = FLOOR.to_vec();
         if option == "--form" {
             args.clear();
         }
         args.extend([option, value]);
         let (code, _, err) = fit_file("t.csv", few, &args);
-        assert!(code == 2 && err.contains("this version"), "{option}: {err}");
+        assert!(code == 2 && err.contains(expected), "{option}: {err}");
     }
     let (code, _, err) = lossfloor(&["fit", "absent.csv", "--form", "power", "--x", "a", "--y", "b"]);
     assert!(code == 2 && err.contains("cannot read absent.csv"), "{err}");
@@ -129,7 +138,7 @@ fn refusals_are_one_line_with_a_hint() {
 #[test]
 fn figures_are_written_in_both_formats() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, start) in [("f.svg", &b"<svg width=\"1200\" height=\"800\""[..]), ("f.png", b"\x89PNG")] {
+    for (name, start) in [("f.svg", &b"<svg width=\"1400\" height=\""[..]), ("f.png", b"\x89PNG")] {
         let path = folder.path().join(name);
         let (code, out, err) = lossfloor(&[
             "plot",
@@ -182,4 +191,73 @@ fn rows_that_were_not_computed_alike_are_named() {
     let (_, out, err) = fit_file("t.csv", &table("NVIDIA H200,bf16"), &[&form[..], &["--json"]].concat());
     assert!(err.contains(note) && err.contains("rows differ in device (NVIDIA H200, cpu)"), "{err}");
     serde_json::from_str::<Value>(&out).unwrap();
+}
+
+fn compare(more: &[&str]) -> (i32, String, String) {
+    let groups = "flops: Transformer++ muP++,flops: Samba+YOCO muP++,flops: SambaY muP++";
+    let fixed = ["compare", DATA, "--form", "power+floor", "--x", "flops", "--y", "loss", "--group", "series"];
+    lossfloor(&[&fixed[..], &["--groups", groups], more].concat())
+}
+
+/// What the published points support: F and p of the nested tests, the reversal of the order, and the paired differences.
+#[test]
+fn a_comparison_of_the_published_points_claims_no_difference_of_floors() {
+    let (code, out, err) = compare(&["--json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let near = |value: &Value, want: f64, tolerance: f64| {
+        assert!((value.as_f64().unwrap() - want).abs() <= tolerance, "{value} {want}");
+    };
+    let test = |null: &str| document["tests"].as_array().unwrap().iter().find(|t| t["null"] == null).unwrap().clone();
+    let common = test("one C");
+    near(&common["statistic"], 1.29, 5e-3);
+    near(&common["p"], 0.34, 5e-3);
+    assert_eq!(common["df"], serde_json::json!([2.0, 6.0]));
+    near(&common["floors"]["flops: SambaY muP++"], 0.613, 5e-4);
+    let exponent = test("one exponent");
+    near(&exponent["shapes"]["b"], 0.0715, 5e-5);
+    for (name, floor) in [("Transformer++", 0.578), ("SambaY", 0.629), ("Samba+YOCO", 0.635)] {
+        near(&exponent["floors"][format!("flops: {name} muP++")], floor, 5e-4);
+    }
+    let pairs = document["pairs"].as_array().unwrap();
+    let hybrids = pairs.iter().find(|t| t["baseline"] == "flops: Samba+YOCO muP++").unwrap();
+    near(&hybrids["statistic"], 0.25, 5e-3);
+    near(&hybrids["p"], 0.64, 5e-3);
+    assert!(pairs.iter().all(|t| t["p_holm"].as_f64() > Some(0.4)));
+    let paired = document["paired"].as_array().unwrap();
+    near(&paired[0]["points"][0]["difference"], -0.0607, 1e-9);
+    // At the smallest loss of both, the hybrid needs a fifth less compute.
+    let multipliers = document["compute_multiplier"].as_array().unwrap();
+    let at_the_end = multipliers.iter().find(|m| m["loss"] == 1.8172).unwrap();
+    near(&at_the_end["multiplier"], 1.228, 1e-3);
+    let interval = at_the_end["interval"].as_array().unwrap();
+    assert!(interval[0].as_f64() > Some(1.19) && interval[1].as_f64() < Some(1.27), "{interval:?}");
+    let verdict = document["verdict"].as_str().unwrap();
+    for words in [
+        "do not tell the irreducible losses apart",
+        "C = 0.613 is not rejected (F(2, 6) = 1.29, p = 0.34)",
+        "a property of the fit, not of the data",
+        "flops: SambaY muP++ is above flops: Samba+YOCO muP++ at all 5 budgets, by 0.0006 to 0.0037",
+    ] {
+        assert!(verdict.contains(words), "{verdict}");
+    }
+    let (code, out, _) = compare(&["--also-x", "tokens"]);
+    assert!(code == 0 && out.contains("with x = tokens:") && out.trim_end().ends_with("0.0037."), "{out}");
+    let (code, _, err) = compare(&["--baseline", "none"]);
+    assert!(code == 2 && err.contains("no group 'none'") && err.lines().count() == 1, "{err}");
+}
+
+#[test]
+fn what_is_held_keeps_its_value_and_has_no_error() {
+    let fixed = ["fit", DATA, "--form", "power+floor", "--x", "flops", "--y", "loss", "--json"];
+    let only = ["--where", "series == \"flops: SambaY muP++\"", "--hold", "C=0.6", "--at", "x=1e23"];
+    let (code, out, err) = lossfloor(&[&fixed[..], &only].concat());
+    assert_eq!((code, err.as_str()), (0, ""));
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let fit = &document["fits"][0];
+    assert_eq!((&fit["params"]["C"], &fit["se"]["C"], &fit["n"]), (&0.6.into(), &Value::Null, &5.into()));
+    assert_eq!(document["options"]["held"]["C"], 0.6);
+    // The exponent that belongs to this floor, and an error that the pinned floor makes smaller.
+    assert!((fit["params"]["b"].as_f64().unwrap() - 0.0701).abs() < 1e-4, "{fit}");
+    assert!(fit["se"]["b"].as_f64().unwrap() < 1e-4, "{fit}");
 }

@@ -39,11 +39,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("sweep", &["arch", "config", "expression", "files", "record", "runs", "slurm", "units"]),
-    ("analysis", &["units"]),
-    ("plot", &["analysis", "units"]),
+    ("analysis", &["expression", "units"]),
+    ("plot", &[]),
     ("verify", &["arch", "bridge", "nn", "ops", "scaling", "schedule", "train"]),
     ("report", &["analysis", "files", "plot", "record", "units"]),
-    ("study", &["analysis", "config", "data", "files", "plot", "report", "runs", "sweep", "units"]),
+    ("study", &["analysis", "config", "data", "expression", "files", "plot", "report", "runs", "sweep", "units"]),
 ];
 /// Words that only the named file may use in code.
 const CONFINED: &[(&str, &str)] = &[("serde_yaml", "src/config/load.rs"), ("polars", "src/analysis/frame.rs")];

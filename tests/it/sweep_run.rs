@@ -324,8 +324,8 @@ fn every_committed_study_and_sweep_plans() {
     }
     seen.sort();
     assert_eq!(seen.iter().map(|(name, count)| (name.as_str(), *count)).collect::<Vec<_>>(), counts);
-    for entry in std::fs::read_dir(root.join("experiments")).expect("there").flatten() {
-        let results = Path::new("results");
-        lossfloor::study::Study::read(&entry.path(), &[], results, Path::new("runs")).expect("reads");
+    let experiments = std::fs::read_dir(root.join("experiments")).expect("there").flatten().map(|entry| entry.path());
+    for file in experiments.filter(|path| path.extension().is_some_and(|ending| ending == "yaml")) {
+        lossfloor::study::Study::read(&file, &[], Path::new("results"), Path::new("runs")).expect("reads");
     }
 }

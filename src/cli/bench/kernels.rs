@@ -2,7 +2,7 @@
 
 use super::super::device::{DeviceArg, check_kernels, pick};
 use super::super::{ExitStatus, output};
-use super::{Ceilings, median, time, wait};
+use super::timing::{Ceilings, median, time, wait};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::ops::Backend;
 use crate::ops::causal_conv1d::{Activation, causal_conv1d};

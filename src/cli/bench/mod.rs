@@ -1,78 +1,43 @@
 //! `lossfloor bench`: what this machine does.
 
+mod fit;
+#[cfg(feature = "torch")]
 mod kernels;
+#[cfg(feature = "torch")]
+mod timing;
+#[cfg(feature = "torch")]
 mod train;
 
-use super::{ExitStatus, runtime};
+use super::ExitStatus;
+#[cfg(feature = "torch")]
+use super::runtime;
 use clap::Subcommand;
-use tch::{Device, Kind, Tensor};
 
-/// Time kernels and training steps
+/// Time kernels, training steps and fits
 #[derive(Subcommand, Debug)]
 pub enum BenchCommand {
+    /// Fits: a grid of starts, one certified fit, resamples, many small groups
+    Fit(fit::FitArgs),
     /// Selective scan and causal convolution: on a CPU against their references, on a GPU against memory bandwidth
+    #[cfg(feature = "torch")]
     Kernels(kernels::KernelArgs),
     /// Training steps on random tokens: tokens/s, share of the device's speed, memory, time to the third step
+    #[cfg(feature = "torch")]
     Train(train::TrainArgs),
 }
 
 pub fn run(command: BenchCommand) -> anyhow::Result<ExitStatus> {
-    runtime::use_threads(None)?;
     match command {
-        BenchCommand::Kernels(args) => kernels::run(&args),
-        BenchCommand::Train(args) => train::run(&args),
-    }
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-/// Waits until a device has done what it was asked.
-fn wait(device: Device) {
-    if let Device::Cuda(index) = device {
-        tch::Cuda::synchronize(index as i64);
-    }
-}
-
-/// Median seconds of one call of `body`, each round timing several; the first round warms up.
-fn time(device: Device, rounds: usize, calls: usize, mut body: impl FnMut()) -> f64 {
-    let mut times = Vec::new();
-    for round in 0..=rounds {
-        wait(device);
-        let start = std::time::Instant::now();
-        for _ in 0..calls {
-            body();
+        BenchCommand::Fit(args) => fit::run(&args),
+        #[cfg(feature = "torch")]
+        BenchCommand::Kernels(args) => {
+            runtime::use_threads(None)?;
+            kernels::run(&args)
         }
-        wait(device);
-        if round > 0 {
-            times.push(start.elapsed().as_secs_f64() / calls as f64);
-        }
-    }
-    median(&mut times)
-}
-
-/// What a GPU can do at best, measured: a large bf16 product on random data, and a large copy.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
-struct Ceilings {
-    matmul_tflops: f64,
-    /// Bytes read and written, TB/s.
-    copy_tbps: f64,
-}
-
-impl Ceilings {
-    fn measure(device: Device) -> Self {
-        const SIDE: i64 = 8192;
-        let random = || Tensor::randn([SIDE, SIDE], (Kind::Float, device)).to_kind(Kind::BFloat16);
-        let (a, b) = (random(), random());
-        let product = time(device, 7, 3, || drop(a.mm(&b)));
-        let from = Tensor::zeros([1 << 31], (Kind::Uint8, device));
-        let mut to = from.empty_like();
-        let copy = time(device, 7, 3, || to.copy_(&from));
-        Self {
-            matmul_tflops: 2.0 * (SIDE as f64).powi(3) / product / 1e12,
-            copy_tbps: 2.0 * (1u64 << 31) as f64 / copy / 1e12,
+        #[cfg(feature = "torch")]
+        BenchCommand::Train(args) => {
+            runtime::use_threads(None)?;
+            train::run(&args)
         }
     }
 }

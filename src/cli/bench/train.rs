@@ -4,7 +4,7 @@
 use super::super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
 use super::super::ranks::free_port;
 use super::super::{ExitStatus, output, usage};
-use super::{Ceilings, median, wait};
+use super::timing::{Ceilings, median, wait};
 use crate::arch::cost::FlopsPerToken;
 use crate::arch::{self, ModelConfig, ModelShape};
 use crate::nn::{DecoderLm, ForwardOptions, ParamStore, RopeTable};

@@ -1,0 +1,163 @@
+//! Groups against each other: which of them is better, by how much, and whether the data can tell.
+
+mod joint;
+mod pairs;
+mod verdict;
+
+pub use pairs::{Efficiency, Multiplier, PairTest, Paired, PairedPoint};
+
+use super::fit::Fitted;
+use super::forms::Form;
+use super::{Fit, FitError, FitOptions, Row, Sample, fit};
+use joint::{Joint, Shared};
+use statrs::distribution::{ContinuousCDF, FisherSnedecor};
+
+/// What to compare.
+#[derive(Clone, Debug)]
+pub struct CompareOptions {
+    /// The law and the criterion: least squares, of losses or of their logarithms.
+    pub fit: FitOptions,
+    /// The group that others are compared with; the first one when nothing is said.
+    pub baseline: Option<String>,
+}
+
+/// A group as it takes part.
+#[derive(Clone, Debug)]
+pub struct CompareGroup {
+    /// Its name.
+    pub name: String,
+    /// Its rows.
+    pub rows: Vec<Row>,
+}
+
+/// A nested test over all groups.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NestedTest {
+    /// What is the same under the null hypothesis.
+    pub null: String,
+    /// F.
+    pub statistic: f64,
+    /// Its degrees of freedom.
+    pub freedom: (f64, f64),
+    /// Probability of a larger F under the null hypothesis.
+    pub p: f64,
+    /// The floor of each group under the null hypothesis.
+    pub floors: Vec<f64>,
+    /// Shapes under the null hypothesis, where they are shared.
+    pub shapes: Vec<(&'static str, f64)>,
+}
+
+/// Everything that a comparison says.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Names of the groups, the baseline first.
+    pub groups: Vec<String>,
+    /// Each group's own fit.
+    pub fits: Vec<Fit>,
+    /// Nested tests over all groups.
+    pub tests: Vec<NestedTest>,
+    /// Floors of two groups at a time.
+    pub pairs: Vec<PairTest>,
+    /// Losses at equal budget.
+    pub paired: Vec<Paired>,
+    /// Compute at equal loss.
+    pub multipliers: Vec<Multiplier>,
+    /// Amplitudes under shared floor and shapes, as multipliers of the inputs.
+    pub efficiencies: Vec<Efficiency>,
+    /// The conclusion in words.
+    pub verdict: String,
+}
+
+/// A comparison is not possible.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CompareError {
+    /// There is nothing to compare with.
+    #[error("{0} group to compare; hint: --group names the column that tells at least two apart")]
+    OneGroup(usize),
+    /// No such group.
+    #[error("no group '{0}'; the groups are {1}")]
+    NoBaseline(String, String),
+    /// A group has no fit.
+    #[error("group '{0}': {1}")]
+    NoFit(String, FitError),
+    /// F tests need squares.
+    #[error("comparisons are F tests of squares; hint: --loss lsq or log-lsq")]
+    Robust,
+}
+
+/// Compares groups.
+pub fn compare(groups: &[CompareGroup], options: &CompareOptions) -> Result<Comparison, CompareError> {
+    if groups.len() < 2 {
+        return Err(CompareError::OneGroup(groups.len()));
+    }
+    if !joint::has_f_tests(options.fit.objective) {
+        return Err(CompareError::Robust);
+    }
+    let mut order: Vec<&CompareGroup> = groups.iter().collect();
+    if let Some(name) = &options.baseline {
+        let Some(at) = order.iter().position(|group| group.name == *name) else {
+            let names: Vec<&str> = groups.iter().map(|group| &*group.name).collect();
+            return Err(CompareError::NoBaseline(name.clone(), names.join(", ")));
+        };
+        order[..=at].rotate_right(1);
+    }
+    let samples: Vec<Sample> = order.iter().map(|group| Sample::of_rows(&group.rows)).collect();
+    let names: Vec<String> = order.iter().map(|group| group.name.clone()).collect();
+    let refused = |at: usize, error| CompareError::NoFit(names[at].clone(), error);
+    let (form, objective) = (options.fit.form, options.fit.objective);
+    let mut fits = Vec::new();
+    let mut fitted = Vec::new();
+    for (at, sample) in samples.iter().enumerate() {
+        fits.push(fit(sample, &options.fit).map_err(|error| refused(at, error))?);
+        fitted.push(Fitted::with_given(sample, form, objective, &[]).map_err(|error| refused(at, error))?);
+    }
+    let all: Vec<&Fitted> = fitted.iter().collect();
+    let tests = nested_tests(&all, form);
+    let pairs = pairs::tests(&all, &names);
+    let paired = pairs::paired(&order);
+    let multipliers = pairs::multipliers(&all, &names);
+    let efficiencies = pairs::efficiencies(&all, &names);
+    let mut out =
+        Comparison { groups: names, fits, tests, pairs, paired, multipliers, efficiencies, verdict: String::new() };
+    out.verdict = verdict::paragraph(&out, form);
+    Ok(out)
+}
+
+/// Sum of squares of each group by itself, and its degrees of freedom.
+pub(super) fn separate(groups: &[&Fitted]) -> (f64, f64) {
+    (groups.iter().map(|g| 2.0 * g.optimum.value).sum(), groups.iter().map(|g| g.freedom()).sum())
+}
+
+/// F and its p of a fit that shares `fewer` parameters.
+fn f_test(shared: f64, separate: (f64, f64), fewer: f64) -> (f64, f64) {
+    let statistic = ((shared - separate.0).max(0.0) / fewer) / (separate.0 / separate.1);
+    let p = FisherSnedecor::new(fewer, separate.1).map_or(f64::NAN, |f| f.sf(statistic));
+    (statistic, p)
+}
+
+fn nested_tests(groups: &[&Fitted], form: &'static dyn Form) -> Vec<NestedTest> {
+    let own = separate(groups);
+    let k = form.terms().len();
+    let floor = form.floor();
+    let floor_name = floor.map_or("", |t| form.terms()[t].name);
+    let exponents = if form.shapes().len() > 1 { "exponents" } else { "exponent" };
+    let mut kinds = Vec::new();
+    if floor.is_some() {
+        kinds.push((Shared::Floor, format!("one {floor_name}")));
+    }
+    kinds.push((Shared::Shapes, format!("one {exponents}")));
+    if floor.is_some() {
+        kinds.push((Shared::FloorAndShapes, format!("one {floor_name} and one {exponents}")));
+    }
+    kinds.push((Shared::All, "one curve".to_owned()));
+    let test = |(shared, null): (Shared, String)| {
+        let joint = Joint::new(groups, shared);
+        let fewer = (shared.count(form) * (groups.len() - 1)) as f64;
+        let (statistic, p) = f_test(2.0 * joint.optimum.value, own, fewer);
+        let floors = floor.map_or_else(Vec::new, |t| (0..groups.len()).map(|g| joint.of_group(g)[t]).collect());
+        let shapes = form.shapes().iter().enumerate().map(|(q, shape)| (shape.name, joint.of_group(0)[k + q]));
+        let shapes = if shared == Shared::Floor { Vec::new() } else { shapes.collect() };
+        NestedTest { null, statistic, freedom: (fewer, own.1), p, floors, shapes }
+    };
+    kinds.into_iter().map(test).collect()
+}

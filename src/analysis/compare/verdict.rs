@@ -1,0 +1,103 @@
+//! What a comparison amounts to, in one paragraph.
+
+use super::{Comparison, NestedTest, PairTest, Paired};
+use crate::analysis::display;
+use crate::analysis::forms::Form;
+
+/// Below this a difference is called one.
+const LEVEL: f64 = 0.05;
+
+pub(super) fn paragraph(of: &Comparison, form: &dyn Form) -> String {
+    let floor = form.floor().map_or("", |t| form.terms()[t].name);
+    let mut out = Vec::new();
+    out.extend(floors(of, floor));
+    out.extend(reversal(of, floor));
+    out.extend(budgets(of));
+    if out.is_empty() {
+        out.push("Nothing can be said about these groups.".to_owned());
+    }
+    out.join(" ")
+}
+
+fn p(value: f64) -> String {
+    if value < 1e-3 { format!("p = {value:.0e}") } else { format!("p = {value:.2}") }
+}
+
+fn floors(of: &Comparison, floor: &str) -> Option<String> {
+    let different: Vec<&PairTest> = of.pairs.iter().filter(|t| t.no_claim.is_none() && t.p_holm < LEVEL).collect();
+    let closest = of.pairs.iter().min_by(|a, b| a.p.total_cmp(&b.p))?;
+    let common = of.tests.iter().find(|test| test.null == format!("one {floor}"))?;
+    let test = |t: &NestedTest| format!("F({:.0}, {:.0}) = {:.2}, {}", t.freedom.0, t.freedom.1, t.statistic, p(t.p));
+    if different.is_empty() {
+        let pairs: Vec<String> = of.pairs.iter().map(|t| pair(t, floor)).collect();
+        let common_value = common.floors.first().map_or(String::new(), |c| format!(" {floor} = {c:.3}"));
+        let rejected = if common.p < LEVEL { "is rejected" } else { "is not rejected" };
+        let open = closest.no_claim.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        return Some(format!(
+            "These data do not tell the irreducible losses apart{open}: one common{common_value} {rejected} ({}); {}.",
+            test(common),
+            pairs.join("; ")
+        ));
+    }
+    let claims: Vec<String> = different
+        .iter()
+        .map(|t| {
+            let direction = if t.difference < 0.0 { "lower" } else { "higher" };
+            format!("{} has a {direction} {floor} than {}: {}", t.group, t.baseline, pair(t, floor))
+        })
+        .collect();
+    Some(format!("{}. One common {floor}: {}.", claims.join("; "), test(common)))
+}
+
+fn pair(t: &PairTest, floor: &str) -> String {
+    format!(
+        "{floor} of {} minus {} is {:+.3} ({}), {}",
+        t.group,
+        t.baseline,
+        t.difference,
+        display::interval(&t.interval),
+        p(t.p_holm)
+    )
+}
+
+/// Orders of the floors that depend on what is assumed.
+fn reversal(of: &Comparison, floor: &str) -> Option<String> {
+    let turned: Vec<&PairTest> = of.pairs.iter().filter(|t| t.difference * t.with_shared_shapes < 0.0).collect();
+    let shared = of.tests.iter().find(|test| test.null.starts_with("one exponent") && !test.floors.is_empty())?;
+    if turned.is_empty() {
+        return None;
+    }
+    let floors: Vec<String> =
+        of.groups.iter().zip(&shared.floors).map(|(name, c)| format!("{c:.3} ({name})")).collect();
+    let own: Vec<String> = of
+        .groups
+        .iter()
+        .zip(&of.fits)
+        .filter_map(|(name, fit)| Some(format!("{:.3} ({name})", fit.floor()?.value)))
+        .collect();
+    Some(format!(
+        "The order of {floor} is a property of the fit, not of the data: {} when each group has its own exponent, {} with one exponent for all.",
+        own.join(", "),
+        floors.join(", ")
+    ))
+}
+
+/// Losses at equal budget.
+fn budgets(of: &Comparison) -> Option<String> {
+    let sentence = |pair: &Paired| {
+        let sizes = pair.points.iter().map(|p| p.difference.abs());
+        let (least, most) = sizes.fold((f64::INFINITY, 0.0f64), |(a, b), d| (a.min(d), b.max(d)));
+        let below = pair.points.iter().filter(|p| p.difference < 0.0).count();
+        let n = pair.points.len();
+        let (who, than) = (&pair.group, &pair.baseline);
+        match below {
+            b if b == n => format!("{who} is below {than} at all {n} budgets, by {least:.4} to {most:.4}"),
+            0 => format!("{who} is above {than} at all {n} budgets, by {least:.4} to {most:.4}"),
+            b => format!("{who} is below {than} at {b} of {n} budgets; they differ by at most {most:.4}"),
+        }
+    };
+    if of.paired.is_empty() {
+        return None;
+    }
+    Some(format!("At equal budget, {}.", of.paired.iter().map(sentence).collect::<Vec<_>>().join("; ")))
+}

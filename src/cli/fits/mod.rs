@@ -1,0 +1,34 @@
+//! Commands that fit laws to a table of results.
+
+pub mod calibrate;
+pub mod compare;
+pub mod design;
+pub mod fit;
+pub mod input;
+pub mod isoflop;
+pub mod plot;
+pub mod robustness;
+pub mod rollout;
+pub mod sheet;
+
+use crate::analysis::forms::{FORMS, Form, lookup};
+
+/// `--form`
+fn parse_form(text: &str) -> Result<&'static dyn Form, String> {
+    let names = || FORMS.iter().map(|form| form.name());
+    lookup(text).ok_or_else(|| {
+        let nearest = names().max_by(|a, b| strsim::jaro_winkler(text, a).total_cmp(&strsim::jaro_winkler(text, b)));
+        let hint = nearest.filter(|name| strsim::jaro_winkler(text, name) > 0.7);
+        let hint = hint.map_or(String::new(), |name| format!("; hint: did you mean '{name}'?"));
+        format!("the forms are {}{hint}", names().collect::<Vec<_>>().join(", "))
+    })
+}
+
+/// `NAME=VALUE[,NAME=VALUE...]`
+fn parse_pairs(text: &str) -> Result<Vec<(String, f64)>, String> {
+    let pair = |part: &str| {
+        let (name, value) = part.split_once('=')?;
+        Some((name.trim().to_owned(), crate::units::parse_quantity(value)?))
+    };
+    text.split(',').map(|part| pair(part).ok_or_else(|| format!("'{part}' is not NAME=NUMBER"))).collect()
+}

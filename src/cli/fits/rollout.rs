@@ -1,0 +1,302 @@
+//! `lossfloor rollout`
+
+use super::input::ColumnArgs;
+use super::parse_form;
+use super::sheet::{Format, FormatArgs, Sheet};
+use crate::analysis::forms::{FORMS, Form, Input};
+use crate::analysis::rollout::{self, Amount, Points, Rollout, Scale, Split};
+use crate::analysis::{FitError, FitStatus, Objective, Sample};
+use crate::cli::{ExitStatus, exit, output, usage};
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The name of rows that are over all data sets.
+const OVERALL: &str = "geometric mean";
+/// In N and D it is the tied form with other letters, so it is fitted only when it is asked for.
+const SAME_AS_TIED: &str = "over-training";
+const COLUMNS: &[&str] = &[
+    "data",
+    "form",
+    "loss",
+    "hold_out",
+    "step",
+    "sets",
+    "n",
+    "held",
+    "decades",
+    "error_percent",
+    "bias_percent",
+    "largest_percent",
+    "status",
+    "reason",
+];
+
+/// Predict the largest runs from the others, for every form and loss
+#[derive(clap::Args, Debug)]
+pub struct RolloutArgs {
+    /// Tables of results: .csv, .jsonl or .parquet, all with these columns; each group of each is a data set
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    columns: ColumnArgs,
+    /// Runs to predict, the largest: a share such as 20%, or a count; several to compare
+    #[arg(long, value_name = "SHARE|COUNT", value_delimiter = ',', default_value = "20%")]
+    hold_out: Vec<Amount>,
+    /// Cuts: after the largest runs, predict those below them from the rest, and so on
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    steps: usize,
+    /// What makes a run large: x, n, d or compute (6·N·D); default x, or compute where --x is not given
+    #[arg(long, value_name = "SCALE", default_value = "x", hide_default_value = true)]
+    by: Scale,
+    /// Forms to try; default all whose inputs are named, but over-training, which is tied
+    /// in other letters. A form of x takes 6·N·D where --x is not given
+    #[arg(long, value_name = "FORM,...", value_delimiter = ',', value_parser = parse_form)]
+    forms: Vec<&'static dyn Form>,
+    /// Losses to minimise
+    #[arg(long, value_name = "LOSS,...", value_delimiter = ',', default_value = "lsq,log-lsq,huber:1e-3")]
+    losses: Vec<Objective>,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// The rows of one group of one file.
+pub(super) struct DataSet {
+    /// File and group, as far as they tell data sets apart.
+    pub name: String,
+    pub file: PathBuf,
+    pub group: Option<String>,
+    pub points: Points,
+}
+
+/// The data sets of some files, with every input that has a column.
+pub(super) fn data_sets(files: &[PathBuf], columns: &ColumnArgs, quiet: bool) -> anyhow::Result<Vec<DataSet>> {
+    let named = [
+        (Input::X, &columns.x),
+        (Input::Parameters, &columns.n),
+        (Input::Tokens, &columns.d),
+        (Input::Unique, &columns.u),
+    ];
+    let (known, wanted): (Vec<Input>, Vec<String>) =
+        named.into_iter().filter_map(|(input, column)| Some((input, column.clone()?))).unzip();
+    if columns.x.is_none() && (columns.n.is_none() || columns.d.is_none()) {
+        return Err(usage("--x, or --n and --d, have to name the columns of the scale"));
+    }
+    let stem = |file: &Path| file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let mut out = Vec::new();
+    for file in files {
+        let source = columns.read(file, wanted.clone())?;
+        if !quiet {
+            source.say();
+        }
+        let alike = files.iter().filter(|other| stem(other) == stem(file)).count() > 1;
+        let of_file = if alike { file.display().to_string() } else { stem(file) };
+        for group in source.groups().into_iter().filter(|group| !group.rows.is_empty()) {
+            let name = match &group.name {
+                None => of_file.clone(),
+                Some(name) if files.len() == 1 => name.clone(),
+                Some(name) => format!("{of_file}/{name}"),
+            };
+            let points = Points::new(known.clone(), group.sample());
+            out.push(DataSet { name, file: file.clone(), group: group.name, points });
+        }
+    }
+    Ok(out)
+}
+
+/// The forms asked for, or all that can be fitted to these points.
+pub(super) fn applicable(asked: &[&'static dyn Form], points: &Points) -> anyhow::Result<Vec<&'static dyn Form>> {
+    let fits = |form: &&'static dyn Form| !form.of_curves() && points.sample(*form).is_some();
+    if let Some(form) = asked.iter().find(|form| form.of_curves()) {
+        return Err(usage(format!("--forms: {} is a law of loss curves, not of runs", form.name())));
+    }
+    if let Some(form) = asked.iter().find(|form| !fits(form)) {
+        let unknown = form.inputs().iter().filter(|input| points.input(**input).is_none());
+        let options: Vec<&str> = unknown.map(|input| input.option()).collect();
+        return Err(usage(format!("--forms {} needs {} as well", form.name(), options.join(" and "))));
+    }
+    if !asked.is_empty() {
+        return Ok(asked.to_vec());
+    }
+    Ok(FORMS.iter().copied().filter(|form| form.name() != SAME_AS_TIED).filter(fits).collect())
+}
+
+/// One fit and what it predicts.
+struct Cell<'a> {
+    data: &'a DataSet,
+    form: &'static dyn Form,
+    objective: Objective,
+    hold_out: Amount,
+    /// The place of the split among those of its data set, and the split.
+    split: Option<(usize, &'a Split)>,
+    outcome: Result<Rollout, String>,
+}
+
+impl Cell<'_> {
+    /// The errors, of a fit that reached an optimum.
+    fn usable(&self) -> Option<&Rollout> {
+        self.outcome.as_ref().ok().filter(|rollout| rollout.status != FitStatus::Stuck)
+    }
+
+    fn row(&self) -> Vec<Value> {
+        let (step, split) = self.split.unzip();
+        let (status, reason) = match &self.outcome {
+            Ok(rollout) => (rollout.status.name(), None),
+            Err(reason) => ("no_fit", Some(reason)),
+        };
+        let percent = |of: fn(&Rollout) -> f64| self.outcome.as_ref().ok().map(|rollout| 100.0 * of(rollout));
+        vec![
+            json!(self.data.name),
+            json!(self.form.name()),
+            json!(self.objective.name()),
+            json!(self.hold_out.name()),
+            json!(step.map(|step| step + 1)),
+            Value::Null,
+            json!(split.map(|split| split.fitted.len())),
+            json!(split.map(|split| split.held.len())),
+            json!(split.map(|split| split.decades)),
+            json!(percent(Rollout::mean)),
+            json!(percent(Rollout::bias)),
+            json!(percent(Rollout::largest)),
+            json!(status),
+            json!(reason),
+        ]
+    }
+}
+
+/// One row for each hold-out, form and loss, over all data sets and cuts; the most accurate first.
+fn overall(cells: &[Cell]) -> Vec<Vec<Value>> {
+    let mut keys: Vec<(String, &str, String)> = Vec::new();
+    let key = |cell: &Cell| (cell.hold_out.name(), cell.form.name(), cell.objective.name());
+    for key in cells.iter().map(key) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let mut rows: Vec<(usize, f64, Vec<Value>)> = Vec::new();
+    let mut hold_outs: Vec<String> = Vec::new();
+    for (hold_out, form, objective) in keys {
+        if !hold_outs.contains(&hold_out) {
+            hold_outs.push(hold_out.clone());
+        }
+        let of_key = cells.iter().filter(|cell| key(cell) == (hold_out.clone(), form, objective.clone()));
+        let usable: Vec<(&Rollout, &Split)> = of_key.filter_map(|cell| Some((cell.usable()?, cell.split?.1))).collect();
+        if usable.is_empty() {
+            continue;
+        }
+        let mean = |of: &dyn Fn(&(&Rollout, &Split)) -> f64| usable.iter().map(of).sum::<f64>() / usable.len() as f64;
+        let error = rollout::geometric_mean(&usable.iter().map(|(rollout, _)| rollout.mean()).collect::<Vec<_>>());
+        let row = vec![
+            json!(OVERALL),
+            json!(form),
+            json!(objective),
+            json!(hold_out),
+            Value::Null,
+            json!(usable.len()),
+            Value::Null,
+            json!(usable.iter().map(|(_, split)| split.held.len()).sum::<usize>()),
+            json!(mean(&|(_, split)| split.decades)),
+            json!(100.0 * error),
+            json!(100.0 * mean(&|(rollout, _)| rollout.bias())),
+            json!(100.0 * usable.iter().map(|(rollout, _)| rollout.largest()).fold(0.0, f64::max)),
+            Value::Null,
+            Value::Null,
+        ];
+        rows.push((hold_outs.len(), error, row));
+    }
+    rows.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    rows.into_iter().map(|(_, _, row)| row).collect()
+}
+
+/// A sheet for a terminal, without the columns `wide`, nor those of `constant` that say the same in every row.
+pub(super) fn brief(sheet: &Sheet, constant: &[&str], wide: &[&str]) -> Sheet {
+    let varies = |at: usize| {
+        let mut cells = sheet.rows.iter().map(|row| &row[at]).filter(|cell| !cell.is_null());
+        let first = cells.next();
+        cells.any(|cell| Some(cell) != first)
+    };
+    let told = |at: &usize| {
+        let name = sheet.columns[*at];
+        !wide.contains(&name) && (!constant.contains(&name) || varies(*at))
+    };
+    let kept: Vec<usize> = (0..sheet.columns.len()).filter(told).collect();
+    let pick = |row: &Vec<Value>| kept.iter().map(|at| row[*at].clone()).collect();
+    Sheet { columns: kept.iter().map(|at| sheet.columns[*at]).collect(), rows: sheet.rows.iter().map(pick).collect() }
+}
+
+/// Says why fits are missing, each reason once.
+pub(super) fn say_reasons<'a>(reasons: impl Iterator<Item = &'a str>) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in reasons {
+        *counts.entry(reason).or_insert(0) += 1;
+    }
+    for (reason, count) in counts {
+        output::note(&format!("{count} fit{} left out: {reason}", if count == 1 { "" } else { "s" }));
+    }
+}
+
+/// Runs `lossfloor rollout`.
+pub fn run(args: RolloutArgs) -> anyhow::Result<ExitStatus> {
+    if args.hold_out.iter().any(|amount| matches!(amount, Amount::Count(0) | Amount::Share(0.0))) || args.steps == 0 {
+        return Err(usage("--hold-out and --steps have to be more than nothing"));
+    }
+    let data = data_sets(&args.files, &args.columns, false)?;
+    let Some(first) = data.first() else { return Err(usage("no rows to use")) };
+    let forms = applicable(&args.forms, &first.points)?;
+    let scale = |data: &DataSet| data.points.scale(args.by);
+    let Some(scales) = data.iter().map(scale).collect::<Option<Vec<Vec<f64>>>>() else {
+        return Err(usage("--by needs the column that it orders by: --x, --n or --d, for compute both --n and --d"));
+    };
+    let splits: Vec<Vec<Vec<Split>>> = scales
+        .iter()
+        .map(|scale| args.hold_out.iter().map(|amount| rollout::splits(scale, *amount, args.steps)).collect())
+        .collect();
+    let samples: Vec<Vec<Sample>> =
+        data.iter().map(|data| forms.iter().filter_map(|form| data.points.sample(*form)).collect()).collect();
+
+    let mut places = Vec::new();
+    for (k, of_data) in splits.iter().enumerate() {
+        for (h, of_amount) in of_data.iter().enumerate() {
+            // A data set without a split has one row that says so.
+            for step in 0..of_amount.len().max(1) {
+                for f in 0..forms.len() {
+                    places.extend(args.losses.iter().map(|objective| (k, h, step, f, *objective)));
+                }
+            }
+        }
+    }
+    let cell = |(k, h, step, f, objective): &(usize, usize, usize, usize, Objective)| {
+        let split = splits[*k][*h].get(*step);
+        let outcome = match split {
+            None => Err("all runs are of one size".to_owned()),
+            Some(split) => rollout::roll(&samples[*k][*f], split, forms[*f], *objective)
+                .map_err(|error: FitError| error.to_string()),
+        };
+        let split = split.map(|split| (*step, split));
+        Cell { data: &data[*k], form: forms[*f], objective: *objective, hold_out: args.hold_out[*h], split, outcome }
+    };
+    let cells: Vec<Cell> = places.par_iter().map(cell).collect();
+
+    let mut sheet = Sheet::new(COLUMNS);
+    sheet.rows.extend(cells.iter().map(Cell::row));
+    let several = data.len() > 1 || splits.iter().flatten().any(|splits| splits.len() > 1);
+    if several {
+        sheet.rows.extend(overall(&cells));
+    }
+    say_reasons(cells.iter().filter_map(|cell| cell.outcome.as_ref().err()).map(String::as_str));
+    if cells.iter().any(|cell| cell.outcome.is_ok() && cell.usable().is_none()) && several {
+        output::note("fits that reached no optimum (stuck) are not in the geometric means");
+    }
+    match args.format.chosen() {
+        Format::Table => {
+            let wide = ["decades", "largest_percent", "reason"];
+            brief(&sheet, &["hold_out", "step", "sets"], &wide).write(Format::Table, Map::new())?;
+        }
+        format => sheet.write(format, Map::new())?,
+    }
+    if cells.iter().all(|cell| cell.usable().is_none()) {
+        return Err(exit(ExitStatus::NoFit, "no form has a fit to the smaller runs"));
+    }
+    Ok(ExitStatus::Done)
+}

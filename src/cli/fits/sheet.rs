@@ -1,0 +1,164 @@
+//! Rows of results in the form that was asked for: a table for the terminal, JSON, CSV, Markdown or LaTeX.
+
+use crate::analysis::display;
+use crate::cli::output;
+use anyhow::Context;
+use comfy_table::CellAlignment;
+use serde_json::{Map, Value};
+
+/// `--format`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For a terminal
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+    /// Comma-separated values
+    Csv,
+    /// A Markdown table
+    Markdown,
+    /// A LaTeX tabular
+    Latex,
+}
+
+/// `--format` and its short form.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct FormatArgs {
+    /// How results are written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Print one JSON document, as --format json
+    #[arg(long)]
+    json: bool,
+}
+
+impl FormatArgs {
+    /// What was asked for.
+    pub fn chosen(self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+/// Rows with named columns.
+#[derive(Clone, Debug, Default)]
+pub struct Sheet {
+    /// Names of the columns.
+    pub columns: Vec<&'static str>,
+    /// Cells, `Value::Null` for what does not exist.
+    pub rows: Vec<Vec<Value>>,
+}
+
+impl Sheet {
+    /// An empty sheet.
+    pub fn new(columns: &[&'static str]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// The rows as JSON objects.
+    pub fn objects(&self) -> Vec<Value> {
+        let object = |row: &Vec<Value>| {
+            let pairs = self.columns.iter().zip(row).map(|(name, value)| ((*name).to_owned(), value.clone()));
+            Value::Object(pairs.collect::<Map<String, Value>>())
+        };
+        self.rows.iter().map(object).collect()
+    }
+
+    /// Writes the rows to stdout. JSON gets the rows with `more` keys beside them.
+    pub fn write(&self, format: Format, more: Map<String, Value>) -> anyhow::Result<()> {
+        match format {
+            Format::Json => {
+                let mut document = more;
+                document.insert("rows".to_owned(), Value::Array(self.objects()));
+                output::json(&document)
+            }
+            Format::Table => output::print(&self.terminal()),
+            Format::Csv => output::print(self.csv()?.trim_end()),
+            Format::Markdown => output::print(&self.markdown()),
+            Format::Latex => output::print(&self.latex()),
+        }
+    }
+
+    fn is_number(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().map(|row| &row[column]).filter(|cell| !cell.is_null()).peekable();
+        cells.peek().is_some() && cells.all(Value::is_number)
+    }
+
+    fn terminal(&self) -> String {
+        let mut table = output::table(&self.columns);
+        for row in &self.rows {
+            table.add_row(row.iter().map(text));
+        }
+        for (at, column) in table.column_iter_mut().enumerate() {
+            if self.is_number(at) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table.to_string()
+    }
+
+    fn csv(&self) -> anyhow::Result<String> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(&self.columns)?;
+        for row in &self.rows {
+            writer.write_record(row.iter().map(|cell| match cell {
+                Value::Null => String::new(),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            }))?;
+        }
+        let bytes = writer.into_inner().context("cannot write CSV")?;
+        Ok(String::from_utf8(bytes)?)
+    }
+
+    fn markdown(&self) -> String {
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let mut out = line(self.columns.iter().map(|name| (*name).to_owned()).collect());
+        let rule = (0..self.columns.len()).map(|at| if self.is_number(at) { "---:" } else { "---" }.to_owned());
+        out += &line(rule.collect());
+        for row in &self.rows {
+            out += &line(row.iter().map(|cell| text(cell).replace('|', "\\|")).collect());
+        }
+        out.trim_end().to_owned()
+    }
+
+    fn latex(&self) -> String {
+        let escape = |text: &str| {
+            let special = |c: char| match c {
+                '&' | '%' | '$' | '#' | '_' | '{' | '}' => format!("\\{c}"),
+                '~' => "\\textasciitilde{}".to_owned(),
+                '^' => "\\textasciicircum{}".to_owned(),
+                '\\' => "\\textbackslash{}".to_owned(),
+                '±' => "$\\pm$".to_owned(),
+                'κ' => "$\\kappa$".to_owned(),
+                'Δ' => "$\\Delta$".to_owned(),
+                _ => c.to_string(),
+            };
+            text.chars().map(special).collect::<String>()
+        };
+        let alignment: String = (0..self.columns.len()).map(|at| if self.is_number(at) { 'r' } else { 'l' }).collect();
+        let line = |cells: Vec<String>| cells.join(" & ") + " \\\\\n";
+        let mut out = format!("\\begin{{tabular}}{{{alignment}}}\n\\hline\n");
+        out += &line(self.columns.iter().map(|name| escape(name)).collect());
+        out += "\\hline\n";
+        for row in &self.rows {
+            out += &line(row.iter().map(|cell| escape(&text(cell))).collect());
+        }
+        out + "\\hline\n\\end{tabular}"
+    }
+}
+
+/// A cell for people: five significant digits.
+fn text(cell: &Value) -> String {
+    match cell {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(flag) => if *flag { "yes" } else { "no" }.to_owned(),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => whole.to_string(),
+            (None, Some(value)) => display::significant(value, 5),
+            (None, None) => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,119 @@
+//! Accuracy against a setting or a distance, and coverage of intervals.
+
+use super::super::axis::Axis;
+use super::super::chart::Chart;
+use super::super::legend::{Key, LegendEntry};
+use super::super::style::{Look, Stroke, Width};
+use super::super::xy::{DataPoint, Direction, PointSet, Reference, XyPanel};
+
+/// Measurements of one series.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EvaluationSeries {
+    /// Its name in the legend; equal names in several panels are one entry and look alike.
+    pub name: String,
+    /// By rising x, joined by a line; vertical bars are binomial intervals.
+    pub points: Vec<DataPoint>,
+}
+
+/// One panel of measurements.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EvaluationPanel {
+    /// Heading.
+    pub title: Option<String>,
+    /// What is varied; ticks at its values can be given.
+    pub x: Axis,
+    /// What is measured; accuracies are best shown from 0 to 1.
+    pub y: Axis,
+    /// Series.
+    pub series: Vec<EvaluationSeries>,
+    /// Horizontal lines: chance, or a series that has no x.
+    pub references: Vec<(f64, String)>,
+}
+
+/// Panels of measurements side by side.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// Heading; may be empty.
+    pub title: String,
+    /// Panels.
+    pub panels: Vec<EvaluationPanel>,
+    /// What bars are, such as "Bars: 95 % Wilson intervals."; may be empty.
+    pub note: String,
+    /// Width on paper.
+    pub width: Width,
+}
+
+impl Evaluation {
+    /// The chart: up to three panels in a row on the full width, one in a column.
+    pub fn chart(&self) -> Chart {
+        let mut legend: Vec<LegendEntry> = Vec::new();
+        let mut panels = Vec::new();
+        for part in &self.panels {
+            let mut panel = XyPanel {
+                title: part.title.clone(),
+                x: part.x.clone(),
+                y: part.y.clone(),
+                dodge: if part.series.len() > 4 { 4.0 } else { 6.0 },
+                ..XyPanel::default()
+            };
+            for series in &part.series {
+                let known = legend.iter().position(|entry| entry.name == series.name);
+                let look = Look(known.unwrap_or(legend.len()));
+                if known.is_none() {
+                    legend.push(LegendEntry::new(&series.name, look, Key::both(Stroke::Own)));
+                }
+                let points = series.points.clone();
+                let joined = Some(Stroke::Own);
+                panel.points.push(PointSet { name: series.name.clone(), look, points, joined, hollow: false });
+            }
+            let line = |(value, label): &(f64, String)| Reference {
+                value: *value,
+                label: label.clone(),
+                direction: Direction::Horizontal,
+            };
+            panel.references = part.references.iter().map(line).collect();
+            panels.push(panel.into());
+        }
+        Chart {
+            title: self.title.clone(),
+            width: self.width,
+            columns: if self.width == Width::Full { panels.len().clamp(1, 3) } else { 1 },
+            panels,
+            legend,
+            caption_note: (!self.note.is_empty()).then(|| self.note.clone()),
+        }
+    }
+}
+
+/// How often intervals hold the truth, by the number of points that they are made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Coverage {
+    /// Heading; may be empty.
+    pub title: String,
+    /// What x is, such as "points in a fit".
+    pub x_label: String,
+    /// Nominal coverage, 0 to 1.
+    pub nominal: f64,
+    /// Kinds of intervals: x and achieved coverage (0 to 1) with binomial bars.
+    pub series: Vec<EvaluationSeries>,
+    /// Width on paper.
+    pub width: Width,
+}
+
+impl Coverage {
+    /// The chart.
+    pub fn chart(&self) -> Chart {
+        let mut values: Vec<f64> = self.series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        let panel = EvaluationPanel {
+            x: Axis::linear(&self.x_label).with_ticks(super::super::axis::Ticks::Values(values)),
+            y: Axis::linear("achieved coverage"),
+            series: self.series.clone(),
+            references: vec![(self.nominal, format!("nominal {} %", (1e4 * self.nominal).round() / 1e2))],
+            ..EvaluationPanel::default()
+        };
+        let (title, note) = (self.title.clone(), "Bars: binomial intervals of the simulation.".to_owned());
+        Evaluation { title, panels: vec![panel], note, width: self.width }.chart()
+    }
+}

@@ -1,0 +1,192 @@
+//! The figures of a study, from its fits and tables.
+
+use super::file::{EvaluationSection, FigureKind, PaperWidth};
+use super::outputs::Fitted;
+use super::{FigureSection, FitSection, Study, StudyError, drawing};
+use crate::analysis::{Columns, FitOptions, FrameError, Row, Sample, Table, display, profile, wilson};
+use crate::data::CorpusInfo;
+use crate::expression::Expression;
+use crate::plot::figures::{
+    Evaluation, EvaluationPanel, EvaluationSeries, ProfileCurve, ProfileCurves, Reducible, ReducibleSeries, forest,
+};
+use crate::plot::{
+    Axis, Chart, DataPoint, Figure, FloorLine, ForestPanel, ForestRow, Look, SeriesPoint, Span, Ticks, Width,
+};
+
+impl Study {
+    /// One figure.
+    pub(super) fn chart(&self, section: &FigureSection, corpus: Option<&CorpusInfo>) -> Result<Chart, StudyError> {
+        if let (FigureKind::Evaluation, Some(evaluation)) = (section.kind, &section.evaluation) {
+            return evaluation_chart(section, evaluation);
+        }
+        let fit = self.file.fits.iter().find(|fit| fit.name == section.fit).expect("checked when the file was read");
+        let groups = self.fitted(fit)?;
+        Ok(match section.kind {
+            FigureKind::Loss | FigureKind::Evaluation => loss_chart(section, fit, groups, corpus),
+            FigureKind::Reducible => reducible_chart(section, fit, groups),
+            FigureKind::Profiles => profile_chart(section, fit, groups),
+            FigureKind::Forest => self.forest_chart(section, fit)?,
+        })
+    }
+
+    fn forest_chart(&self, section: &FigureSection, fit: &FitSection) -> Result<Chart, StudyError> {
+        let comparison = self.comparison(fit)?.expect("checked when the file was read");
+        let text = |value: String, interval| format!("{value} ({})", display::interval(interval));
+        let floors = comparison.pairs.iter().enumerate().map(|(i, t)| ForestRow {
+            label: "ΔC".to_owned(),
+            group: Some(format!("{} against {}", t.group, t.baseline)),
+            estimate: t.difference,
+            lo: t.interval.lo,
+            hi: t.interval.hi,
+            text: text(format!("{:+.3}", t.difference), &t.interval),
+            look: Look(i),
+        });
+        let multipliers = comparison.multipliers.iter().map(|m| ForestRow {
+            label: format!("at loss {:.3}", m.loss),
+            group: Some(format!("{} against {}", m.group, m.baseline)),
+            estimate: m.multiplier,
+            lo: m.interval.lo,
+            hi: m.interval.hi,
+            text: text(format!("{:.3}", m.multiplier), &m.interval),
+            look: Look(
+                comparison.pairs.iter().position(|t| t.group == m.group && t.baseline == m.baseline).unwrap_or(0),
+            ),
+        });
+        let panels = vec![
+            ForestPanel {
+                title: Some("difference of the floors".to_owned()),
+                x: Axis::linear("ΔC (nats per token)"),
+                rows: floors.collect(),
+                reference: Some((0.0, "equal".to_owned())),
+            },
+            ForestPanel {
+                title: Some("multiplier at equal loss".to_owned()),
+                x: Axis::log(format!("how many times the baseline needs: {}", fit.x_label())),
+                rows: multipliers.collect(),
+                reference: Some((1.0, "equal".to_owned())),
+            },
+        ];
+        let panels = panels.into_iter().filter(|panel| !panel.rows.is_empty()).collect();
+        let chart = forest(section.title.clone().unwrap_or_default(), section.width.into(), panels);
+        // Names of groups are long: one panel below the other leaves them room.
+        Ok(Chart { columns: 1, ..chart })
+    }
+}
+
+impl From<PaperWidth> for Width {
+    fn from(width: PaperWidth) -> Self {
+        match width {
+            PaperWidth::Full => Self::Full,
+            PaperWidth::Column => Self::Column,
+        }
+    }
+}
+
+fn loss_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>, corpus: Option<&CorpusInfo>) -> Chart {
+    let point = |row: &Row| SeriesPoint { x: row.inputs[0], y: row.y, y_se: row.y_se };
+    let series = groups
+        .into_iter()
+        .map(|group| drawing::series(&group.group, group.rows.iter().map(point).collect(), group.curve));
+    let floor = corpus.and_then(|corpus| corpus.floor_nats).filter(|_| fit.y == "val_loss");
+    let figure = Figure {
+        title: section.title.clone().unwrap_or_default(),
+        x_label: fit.x_label().to_owned(),
+        y_label: section.y_label.clone().unwrap_or_else(|| fit.y.clone()),
+        series: series.filter(|series| !series.points.is_empty()).collect(),
+        floor: floor.map(|loss| FloorLine { loss, label: "true floor".to_owned() }),
+        residuals: section.residuals,
+        width: section.width.into(),
+    };
+    figure.chart()
+}
+
+fn reducible_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>) -> Chart {
+    let series = groups.into_iter().filter_map(|group| {
+        let fitted = group.outcome.ok()?;
+        let floor = fitted.floor()?;
+        let curve = group.curve.map(|curve| curve.samples).unwrap_or_default();
+        Some(ReducibleSeries {
+            name: group.group,
+            points: group.rows.iter().map(|row| (row.inputs[0], row.y)).collect(),
+            floor: floor.value,
+            floor_interval: floor.interval.map(|i| Span { lo: i.lo, hi: i.hi }),
+            curve: curve.into_iter().map(|(x, loss)| (x, loss - floor.value)).collect(),
+            legend: format!("{} = {}", floor.name, display::with_error(floor)),
+        })
+    });
+    let figure = Reducible {
+        title: section.title.clone().unwrap_or_default(),
+        x_label: fit.x_label().to_owned(),
+        y_label: section.y_label.clone().unwrap_or_else(|| "L - C (nats per token)".to_owned()),
+        series: series.collect(),
+        width: section.width.into(),
+    };
+    figure.chart()
+}
+
+fn profile_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>) -> Chart {
+    let options = FitOptions::new(fit.law());
+    let curves = groups.into_iter().filter_map(|group| {
+        let fitted = group.outcome.ok()?;
+        let floor = fitted.floor()?;
+        let samples = profile(&Sample::of_rows(&group.rows), &options, floor.name, 61)?;
+        let interval = floor.interval.as_ref().map_or(String::new(), display::interval);
+        Some(ProfileCurve {
+            name: group.group,
+            samples,
+            optimum: Some(floor.value),
+            legend: format!("{} = {} ({interval})", floor.name, display::significant(floor.value, 3)),
+        })
+    });
+    let figure = ProfileCurves {
+        title: section.title.clone().unwrap_or_default(),
+        x_label: "irreducible loss C (nats per token)".to_owned(),
+        y_label: "rise of the sum of squares / 95 % limit".to_owned(),
+        cut: 1.0,
+        cut_label: "95 %".to_owned(),
+        curves: curves.collect(),
+        width: section.width.into(),
+    };
+    figure.chart()
+}
+
+fn evaluation_chart(section: &FigureSection, evaluation: &EvaluationSection) -> Result<Chart, StudyError> {
+    let columns = Columns {
+        inputs: vec![evaluation.x.clone()],
+        y: evaluation.y.clone(),
+        group: Some(evaluation.group.clone()),
+        condition: evaluation.condition.as_deref().map(Expression::parse).transpose().map_err(FrameError::from)?,
+        ..Columns::default()
+    };
+    let table = Table::read(&evaluation.table, &columns)?;
+    let mut ticks: Vec<f64> = table.rows.iter().map(|row| row.inputs[0]).collect();
+    ticks.sort_by(f64::total_cmp);
+    ticks.dedup();
+    let mut x = Axis::log(evaluation.x_label.as_ref().unwrap_or(&evaluation.x));
+    x.ticks = Ticks::Values(ticks);
+    let mut y = Axis::linear(section.y_label.as_ref().unwrap_or(&evaluation.y));
+    y.range = Some((0.0, 1.0));
+    let series = table.groups().into_iter().map(|name| {
+        let rows = table.rows.iter().filter(|row| row.group == name);
+        let mut points: Vec<DataPoint> = rows
+            .map(|row| {
+                let (lo, hi) = wilson(row.y, evaluation.trials);
+                DataPoint { x: row.inputs[0], y: row.y, x_bar: None, y_bar: Some(Span { lo: Some(lo), hi: Some(hi) }) }
+            })
+            .collect();
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        EvaluationSeries { name: name.unwrap_or_default(), points }
+    });
+    let references = evaluation.references.iter().map(|(label, value)| (*value, label.clone())).collect();
+    let panel = EvaluationPanel { title: None, x, y, series: series.collect(), references };
+    let figure = Evaluation {
+        title: section.title.clone().unwrap_or_default(),
+        panels: vec![panel],
+        note: format!(
+            "Bars: 95 % Wilson intervals of {} trials; the noise of training is not in them.",
+            evaluation.trials
+        ),
+        width: section.width.into(),
+    };
+    Ok(figure.chart())
+}
