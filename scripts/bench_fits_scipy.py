@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How long the usual Python tools take for the fits that `lossfloor fit` does.
 
-    python3 -m venv /tmp/venv && /tmp/venv/bin/pip install numpy scipy
-    /tmp/venv/bin/python scripts/bench_fits_scipy.py                  # everything, a few minutes on two cores
-    /tmp/venv/bin/python scripts/bench_fits_scipy.py --grid 100 --boots 40 --groups 10     # a quick look
+    python3 -m venv venv && venv/bin/pip install numpy scipy
+    venv/bin/python scripts/bench_fits_scipy.py                  # everything, a few minutes on two cores
+    venv/bin/python scripts/bench_fits_scipy.py --grid 100 --boots 40 --groups 10     # a quick look
 
 Data: tests/data/fits/chinchilla.csv without its five highest losses (240 runs). Form: L = A N^-alpha + B D^-beta + E in
 the logarithms of A, B and E. Objective: the sum of Huber(1e-3) over the residuals of log L. The 4,500 starts are those

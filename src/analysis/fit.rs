@@ -260,7 +260,7 @@ pub fn descend(
     let one = |natural: &Vec<f64>| {
         let (c, s) = form.internal(natural, &reference);
         let start: Vec<f64> = c.into_iter().chain(s).collect();
-        let end = search::descend(&problem, &start, &Held::default());
+        let end = search::descend(&problem, &start, &Held::default(), true);
         objective.reported(&problem, &end.p, end.value)
     };
     Ok(starts.par_iter().map(one).collect())

@@ -325,3 +325,27 @@ fn chinchilla_resamples_spread_as_published() {
         near("correlation", resamples.correlation(log(f), p(g)), want, if want > 0.9 { 1e-3 } else { 0.04 });
     }
 }
+
+/// Repeated data: the published decay constants (arXiv:2305.16264) are no optimum, and the valley beyond them is flat.
+#[test]
+fn the_optimum_of_the_repetition_law_is_not_the_published_one() {
+    let columns = Columns { inputs: vec!["n".into(), "d".into(), "u".into()], y: "loss".into(), ..Columns::default() };
+    let table = Table::read(&Path::new(FITS).join("datablations.csv"), &columns).unwrap();
+    let sample = Sample::of_rows(&table.rows);
+    let preset = lossfloor::analysis::presets::lookup("muennighoff").unwrap();
+    let mut options = FitOptions {
+        objective: preset.objective,
+        interval: IntervalMethod::None,
+        given: preset.given(),
+        leave_one_out: false,
+        ..FitOptions::new(preset.form())
+    };
+    let best = fit(&sample, &options).unwrap();
+    near("objective", best.objective / 0.0158046625, 1.0, 1e-6);
+    near("R_D", best.law.parameter("R_D").unwrap(), 95.37, 0.01);
+    near("R_N", best.law.parameter("R_N").unwrap(), 1.706, 0.001);
+    for (name, value) in [("R_D", 15.387756), ("R_N", 5.309743)] {
+        options.given.push(lossfloor::analysis::Given { name: name.to_owned(), value });
+    }
+    near("published objective", fit(&sample, &options).unwrap().objective, 0.015825936570763588, 1e-8);
+}

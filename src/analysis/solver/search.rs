@@ -26,14 +26,14 @@ pub fn lowest(problem: &Problem, at: &[f64], held: &Held) -> Option<Minimum> {
 
 fn best_of(problem: &Problem, at: &[f64], held: &Held, most: usize) -> Option<Minimum> {
     let starts = grid_minima(problem, at, held, most);
-    let descend = |start: &Vec<f64>| {
-        if problem.criterion.delta.is_finite() {
-            newton::minimise_staged(problem, start, held, FIRST_DELTA)
-        } else {
-            newton::minimise(problem, start, held)
-        }
-    };
-    starts.iter().map(descend).filter(|m| m.value.is_finite()).min_by(|a, b| a.value.total_cmp(&b.value))
+    // Lowering Huber's threshold in stages leads to the basin of least squares, which need not be the lowest.
+    let ends = starts.iter().flat_map(|start| {
+        let staged = problem.criterion.delta.is_finite();
+        let direct = newton::minimise(problem, start, held);
+        let through = staged.then(|| newton::minimise_staged(problem, start, held, FIRST_DELTA));
+        through.into_iter().chain([direct])
+    });
+    ends.filter(|m| m.value.is_finite()).min_by(|a, b| a.value.total_cmp(&b.value))
 }
 
 /// Local minima of the grid with exact coefficients, the lowest first.
@@ -162,8 +162,9 @@ impl Grid {
 }
 
 /// Newton steps from anywhere. Coefficients that are off by orders of magnitude are first brought to the size of the
-/// losses, all by one factor: steps that are linear in them would overshoot to zero.
-pub fn descend(problem: &Problem, start: &[f64], held: &Held) -> Minimum {
+/// losses, all by one factor: steps that are linear in them would overshoot to zero. `staged` lowers Huber's threshold on
+/// the way.
+pub fn descend(problem: &Problem, start: &[f64], held: &Held, staged: bool) -> Minimum {
     let mut p = start.to_vec();
     if let [block] = &problem.blocks[..] {
         let k = block.form.terms().len();
@@ -175,7 +176,7 @@ pub fn descend(problem: &Problem, start: &[f64], held: &Held) -> Minimum {
             }
         }
     }
-    let end = if problem.criterion.delta.is_finite() {
+    let end = if staged && problem.criterion.delta.is_finite() {
         newton::minimise_staged(problem, &p, held, 1.0)
     } else {
         newton::minimise(problem, &p, held)
@@ -276,7 +277,7 @@ pub fn confirm(problem: &Problem, optimum: &Minimum, held: &Held, starts: usize,
             });
             let mut start: Vec<f64> = coefficients.into_iter().chain(shapes.collect::<Vec<_>>()).collect();
             held.fixed.iter().for_each(|j| start[*j] = optimum.p[*j]);
-            descend(problem, &start, held)
+            descend(problem, &start, held, i % 2 == 0)
         })
         .collect();
     let tolerance = 1e-9 * optimum.value + f64::MIN_POSITIVE;
