@@ -151,7 +151,7 @@ fn outcomes(
                     of_parameter(name).map(|se| interval::wald(estimate, se, noise.freedom(&fitted)))
                 }
                 (Quantity::Loss(inputs), _, _) if *method == IntervalMethod::Wald => of_loss(inputs).map(|se| {
-                    let log = objective != Objective::LeastSquares;
+                    let log = objective.is_logarithmic();
                     interval::wald(estimate, if log { se * estimate } else { se }, noise.freedom(&fitted))
                 }),
                 _ => None,
@@ -211,7 +211,7 @@ impl Simulation {
         let inputs = self.proposal.every_run();
         let losses = self.law.losses(&inputs);
         let noise = if self.known_noise { Noise::Known { sd: self.sd, freedom: None } } else { Noise::FromResiduals };
-        let log = self.objective != Objective::LeastSquares;
+        let log = self.objective.is_logarithmic();
         let asked = (&self.methods[..], &self.quantities[..]);
         let one = |draw: usize| {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
@@ -264,7 +264,7 @@ impl Subsets {
     /// For each size from one more than the parameters to all, a tally for each method over the subsets of that size of
     /// all these groups. A subset has one run at each of so many different inputs. `None` for a form without a floor.
     pub fn run(&self, groups: &[Sample]) -> Option<Vec<SubsetTally>> {
-        let floor = self.form.terms()[self.form.floor()?].name;
+        let floor = self.form.floor_name()?;
         let quantities = [Quantity::Parameter(floor)];
         let asked = (&self.methods[..], &quantities[..]);
         let places: Vec<Vec<Vec<usize>>> = groups.iter().map(places).collect();

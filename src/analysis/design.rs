@@ -5,15 +5,14 @@
 //! that everything here is a property of the inputs alone and scales with the noise σ of one loss.
 
 use super::fit::{Fitted, problem};
-use super::forms::{Form, Input, Inputs};
+use super::forms::{FLOPS_PER_PARAMETER_TOKEN, Form, Input, Inputs};
 use super::interval::t_quantile;
 use super::solver::Minimum;
-use super::solver::matrix::Matrix;
-use super::{Law, Objective, Sample};
+use super::solver::matrix::{Matrix, inverse_gram};
+use super::solver::vector::dot;
+use super::{Law, Objective, Sample, ends};
 use statrs::function::gamma::ln_gamma;
 
-/// Training FLOPs per parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
-const FLOPS_PER_PARAMETER_TOKEN: f64 = 6.0;
 /// Tokens per parameter that differ by less than this factor over all runs are nearly constant. Which factor a given
 /// accuracy needs depends on the exponents; the condition number says it for the design at hand.
 const DIVERSE: f64 = 2.0;
@@ -36,7 +35,7 @@ impl Proposal {
     /// One run at each point; one column for each of the form's inputs.
     pub fn new(columns: Vec<Vec<f64>>) -> Self {
         let n = columns.first().map_or(0, Vec::len);
-        Self { inputs: Inputs { columns, curves: Vec::new() }, repeats: vec![1; n] }
+        Self { inputs: Inputs { columns }, repeats: vec![1; n] }
     }
 
     /// One run at each of `points` scales in geometric progression over `decades` from the smallest.
@@ -140,7 +139,7 @@ impl Assessment {
     pub fn width(&self, magnification: f64, sd: f64, known: bool) -> Option<f64> {
         let se = magnification * sd;
         if known {
-            return Some(2.0 * t_quantile(1e9) * se);
+            return Some(2.0 * t_quantile(f64::INFINITY) * se);
         }
         (self.freedom > 0.0).then(|| 2.0 * t_quantile(self.freedom) * se * mean_of_sd(self.freedom))
     }
@@ -177,7 +176,7 @@ pub fn assess(law: &Law, proposal: &Proposal, objective: Objective) -> Option<As
         given: Vec::new(),
     };
     let magnification = fitted.unit_errors()?;
-    let floor = form.floor().map(|t| form.terms()[t].name);
+    let floor = form.floor_name();
     let parameters: Vec<Outlook> = form
         .parameters()
         .iter()
@@ -195,23 +194,23 @@ pub fn assess(law: &Law, proposal: &Proposal, objective: Objective) -> Option<As
     })
 }
 
+/// The largest eigenvalue of JᵀJ over its smallest, the latter from the inverse: that comes from J itself, which has half
+/// as many digits to lose.
 fn condition(fitted: &Fitted) -> f64 {
     let p = &fitted.optimum.p;
     let k = fitted.form.terms().len();
-    let columns = fitted.problem.jacobian(fitted.block(), p);
-    let unit = |j: usize| if j < k { p[j] } else { 1.0 };
+    let mut columns = fitted.problem.jacobian(fitted.block(), p);
+    for (column, c) in columns.iter_mut().zip(&p[..k]) {
+        column.iter_mut().for_each(|value| *value *= c);
+    }
     let mut gram = Matrix::zeros(p.len());
     for i in 0..p.len() {
         for j in 0..=i {
-            let dot: f64 = columns[i].iter().zip(&columns[j]).map(|(a, b)| a * b).sum();
-            gram.add(i, j, unit(i) * unit(j) * dot);
+            gram.add(i, j, dot(&columns[i], &columns[j]));
         }
     }
-    let values = gram.eigenvalues();
-    match (values.first(), values.last()) {
-        (Some(smallest), Some(largest)) if *smallest > 0.0 => largest / smallest,
-        _ => f64::INFINITY,
-    }
+    let largest = |matrix: Matrix| matrix.eigenvalues().last().copied().unwrap_or(1.0);
+    inverse_gram(columns).map_or(f64::INFINITY, |inverse| largest(gram) * largest(inverse))
 }
 
 /// se(floor)/σ of a design.
@@ -256,7 +255,7 @@ pub fn resolve(law: &Law, proposal: &Proposal, sd: f64, difference: f64, objecti
         decades: None,
     };
     let [x] = &proposal.inputs.columns[..] else { return Some(out) };
-    let (lo, hi) = x.iter().fold((f64::INFINITY, 0.0_f64), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+    let (lo, hi) = ends(x);
     let range = (hi / lo).log10();
     let enough = |decades: f64, points: usize| {
         kappa(law, &Proposal::spaced(lo, decades, points), objective).is_some_and(|kappa| kappa <= needed)

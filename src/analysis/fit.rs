@@ -83,6 +83,22 @@ impl<'a> Fitted<'a> {
         Self::with_optimum(sample, form, objective, reference, problem, optimum, variables)
     }
 
+    /// The global optimum, confirmed by independent starts or taken from them where they found a better one.
+    pub(super) fn confirmed(
+        sample: &'a Sample,
+        options: &FitOptions,
+    ) -> Result<(Self, search::Confirmation), FitError> {
+        let FitOptions { form, objective, starts, seed, .. } = *options;
+        let fitted = Self::with_given(sample, form, objective, &options.given)?;
+        let (confirmation, better) = search::confirm(&fitted.problem, &fitted.optimum, &fitted.held(), starts, seed);
+        if better.value < fitted.optimum.value * (1.0 - 1e-9) && better.converged {
+            let Self { reference, problem, given, .. } = fitted;
+            let fitted = Self::with_optimum(sample, form, objective, reference, problem, better, given)?;
+            return Ok((fitted, confirmation));
+        }
+        Ok((fitted, confirmation))
+    }
+
     /// The optimum that Newton steps reach from parameters near it.
     pub(super) fn near(&self, sample: &'a Sample) -> Result<Fitted<'a>, FitError> {
         let (form, objective) = (self.form, self.objective);
@@ -285,13 +301,17 @@ fn reference_of(sample: &Sample, form: &dyn Form, given: &[usize]) -> Vec<f64> {
 
 /// Fits the form of `options` to the points of one group, in any order.
 pub fn fit(sample: &Sample, options: &FitOptions) -> Result<Fit, FitError> {
-    let mut fitted = Fitted::with_given(sample, options.form, options.objective, &options.given)?;
-    let (confirmation, better) =
-        search::confirm(&fitted.problem, &fitted.optimum, &fitted.held(), options.starts, options.seed);
-    if better.value < fitted.optimum.value * (1.0 - 1e-9) && better.converged {
-        let Fitted { reference, problem, given, .. } = fitted;
-        fitted = Fitted::with_optimum(sample, options.form, options.objective, reference, problem, better, given)?;
-    }
+    let (fitted, confirmation) = Fitted::confirmed(sample, options)?;
+    describe(&fitted, confirmation, options)
+}
+
+/// What there is to say about an optimum.
+pub(super) fn describe(
+    fitted: &Fitted,
+    confirmation: search::Confirmation,
+    options: &FitOptions,
+) -> Result<Fit, FitError> {
+    let sample = fitted.sample;
     let mean = sample.y.iter().sum::<f64>() / sample.len() as f64;
     let sst: f64 = sample.y.iter().map(|y| (y - mean).powi(2)).sum();
     if sst <= 0.0 {
@@ -311,11 +331,11 @@ pub fn fit(sample: &Sample, options: &FitOptions) -> Result<Fit, FitError> {
     let unit = if bounds.is_empty() { fitted.unit_errors() } else { None };
     let robust = fitted.problem.criterion.delta.is_finite();
     let resamples = match options.interval {
-        IntervalMethod::Bootstrap(draws) => Some(bootstrap::pairs(&fitted, draws, options)),
+        IntervalMethod::Bootstrap(draws) => Some(bootstrap::pairs(fitted, draws, options)),
         _ => None,
     };
     let mut estimates = Vec::new();
-    let profiler = Profiler::new(&fitted, options.noise);
+    let profiler = Profiler::new(fitted, options.noise);
     for (i, name) in options.form.parameters().iter().enumerate() {
         let value = fitted.natural[i];
         if options.given.iter().any(|given| given.name == *name) {
@@ -326,10 +346,10 @@ pub fn fit(sample: &Sample, options: &FitOptions) -> Result<Fit, FitError> {
         let (se, interval) = match (&resamples, options.interval) {
             (Some(resamples), _) => (resamples.error(i), Some(resamples.interval(i))),
             (None, IntervalMethod::Wald) => {
-                (analytic, analytic.map(|se| interval::wald(value, se, options.noise.freedom(&fitted))))
+                (analytic, analytic.map(|se| interval::wald(value, se, options.noise.freedom(fitted))))
             }
             (None, IntervalMethod::Profile) if options.objective != Objective::AbsoluteDeviation => {
-                (analytic, Target::parameter(&fitted, name).map(|target| profiler.interval(&target, analytic)))
+                (analytic, Target::parameter(fitted, name).map(|target| profiler.interval(&target, analytic)))
             }
             // No standard error of a robust fit without a bootstrap agrees with one.
             _ => (analytic.filter(|_| !robust), None),
@@ -341,7 +361,7 @@ pub fn fit(sample: &Sample, options: &FitOptions) -> Result<Fit, FitError> {
         let interval = match (&resamples, options.interval) {
             (Some(resamples), _) => Some(resamples.prediction(inputs)),
             (None, IntervalMethod::Profile) if options.objective != Objective::AbsoluteDeviation => {
-                Target::prediction(&fitted, inputs).map(|target| profiler.interval(&target, None))
+                Target::prediction(fitted, inputs).map(|target| profiler.interval(&target, None))
             }
             _ => None,
         };
@@ -350,7 +370,7 @@ pub fn fit(sample: &Sample, options: &FitOptions) -> Result<Fit, FitError> {
     let predictions = predictions.collect();
     let freedom = fitted.freedom();
     let sse: f64 = residuals.iter().map(|r| r * r).sum();
-    let floor = options.form.floor().map(|k| options.form.terms()[k].name);
+    let floor = options.form.floor_name();
     let floor_at = floor.and_then(|name| options.form.parameters().iter().position(|p| *p == name));
     let weighted_sd = fitted.variance().sqrt();
     Ok(Fit {
@@ -365,8 +385,8 @@ pub fn fit(sample: &Sample, options: &FitOptions) -> Result<Fit, FitError> {
         kappa: unit.and_then(|unit| Some(unit[floor_at?])).filter(|_| !robust && weighted_sd > 0.0),
         leave_one_out_floor: floor
             .filter(|_| options.leave_one_out)
-            .and_then(|name| leave_one_out(&fitted, name, &options.given)),
-        certificate: certificate(&fitted, confirmation),
+            .and_then(|name| leave_one_out(fitted, name, &options.given)),
+        certificate: certificate(fitted, confirmation),
         resamples,
         predictions,
         law,
@@ -436,7 +456,7 @@ impl Noise {
     pub(super) fn freedom(self, fitted: &Fitted) -> f64 {
         match self {
             Self::FromResiduals => fitted.freedom(),
-            Self::Known { freedom, .. } => freedom.unwrap_or(1e9),
+            Self::Known { freedom, .. } => freedom.unwrap_or(f64::INFINITY),
         }
     }
 }
@@ -472,6 +492,6 @@ impl Law {
 
     /// The fitted floor, of a form that has one.
     pub fn floor(&self) -> Option<f64> {
-        self.parameter(self.form.terms()[self.form.floor()?].name)
+        self.parameter(self.form.floor_name()?)
     }
 }

@@ -32,6 +32,11 @@ pub use sample::Sample;
 /// Confidence level of every interval.
 pub const CONFIDENCE: f64 = 0.95;
 
+/// The smallest and the largest of some values.
+pub fn ends(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), value| (lo.min(*value), hi.max(*value)))
+}
+
 /// What is minimised: a sum over the points, never a mean, each term times its point's weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Objective {
@@ -55,6 +60,11 @@ impl Objective {
             Self::Huber(delta) => format!("huber:{delta}"),
             Self::AbsoluteDeviation => "lad".to_owned(),
         }
+    }
+
+    /// Whether residuals are those of the logarithm of the loss.
+    pub fn is_logarithmic(self) -> bool {
+        self != Self::LeastSquares
     }
 
     /// Whether outliers have bounded influence.
@@ -319,7 +329,7 @@ impl Fit {
 
     /// The irreducible loss, of a form that has one.
     pub fn floor(&self) -> Option<&Estimate> {
-        self.estimate(self.law.form.terms()[self.law.form.floor()?].name)
+        self.estimate(self.law.form.floor_name()?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Points that do not belong to the law of the others.
 
 use super::fit::Fitted;
-use super::{Fit, FitOptions, Objective, Sample};
+use super::{Fit, FitOptions, Sample};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// Up to here each point is judged by a fit without it; beyond, by its leverage.
@@ -45,7 +45,7 @@ fn robust(sample: &Sample, fit: &Fit) -> Vec<f64> {
 
 fn studentised(sample: &Sample, options: &FitOptions) -> Vec<f64> {
     let n = sample.len();
-    let measure = |y: f64| if options.objective == Objective::LeastSquares { y } else { y.ln() };
+    let measure = |y: f64| if options.objective.is_logarithmic() { y.ln() } else { y };
     if n <= REFITTED {
         let one = |i: usize| {
             let rest = sample.without(i);

@@ -3,6 +3,7 @@
 use super::fit::Fitted;
 use super::forms::{Form, Input};
 use super::interval::{Profiler, Target};
+use super::isoflop::optimal_exponent;
 use super::rollout::{Amount, Points, Scale, levels};
 use super::{ConfidenceInterval, FitError, FitOptions, FitStatus, IntervalMethod, Law, Noise, Objective, Sample, fit};
 
@@ -42,7 +43,7 @@ pub struct Outcome {
     pub floor: Option<f64>,
     /// Its profile interval; none of absolute deviations.
     pub floor_interval: Option<ConfidenceInterval>,
-    /// The exponent of the optimal N(C), see [`optimal_exponent`].
+    /// The exponent of the optimal N(C), see [`optimal_exponent`]; none of a form that fixes it or has none.
     pub a_opt: Option<f64>,
     /// The loss at the point asked for.
     pub prediction: Option<f64>,
@@ -78,14 +79,11 @@ pub fn kept(points: &Points, drop: usize, window: Amount) -> Vec<usize> {
     out
 }
 
-/// The exponent a of N ∝ C^a that minimises the loss at compute C ∝ N·D: β/(α+β) for a law of A·N^-α + B·D^-β. `None`
-/// of a law without both exponents, which fixes a or has none, and of one with a product of the two.
-pub fn optimal_exponent(law: &Law) -> Option<f64> {
-    if law.parameter("K").is_some() {
-        return None;
-    }
-    let (alpha, beta) = (law.parameter("alpha")?, law.parameter("beta")?);
-    Some(beta / (alpha + beta))
+/// The exponent of the optimal N(C) where the data determine it: not of a law that ties both exponents, which fixes it,
+/// nor of one with a product of N and D, whose optimum is no power of C.
+fn fitted_exponent(law: &Law) -> Option<f64> {
+    let free = law.parameter("beta").is_some() && law.parameter("K").is_none();
+    optimal_exponent(law).filter(|_| free)
 }
 
 /// Fits one combination; `at` is one point at which the loss is predicted. `None` when an input of the form is unknown.
@@ -112,7 +110,7 @@ fn evaluate_sample(
     };
     let fit = fit(sample, &options)?;
     // Only the floor's profile is walked: those of all parameters would take five times as long.
-    let floor_interval = match form.floor().map(|k| form.terms()[k].name) {
+    let floor_interval = match form.floor_name() {
         Some(name) if intervals && choice.objective != Objective::AbsoluteDeviation => {
             let fitted = Fitted::with_given(sample, form, choice.objective, &[])?;
             let target = Target::parameter(&fitted, name);
@@ -125,7 +123,7 @@ fn evaluate_sample(
         status: fit.status,
         floor: fit.law.floor(),
         floor_interval,
-        a_opt: optimal_exponent(&fit.law),
+        a_opt: fitted_exponent(&fit.law),
         prediction: at.map(|at| fit.law.losses(&at.inputs)[0]),
     })
 }

@@ -1,10 +1,8 @@
 //! How well a law predicts runs larger than those it was fitted to, which is what it is for.
 
-use super::forms::{Form, Input, Inputs};
+use super::forms::{FLOPS_PER_PARAMETER_TOKEN, Form, Input, Inputs};
 use super::{FitError, FitOptions, FitStatus, IntervalMethod, Objective, Sample, fit};
 
-/// Training FLOPs per parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
-const FLOPS_PER_PARAMETER_TOKEN: f64 = 6.0;
 /// Scales that differ by less than this share are one.
 const SAME_SCALE: f64 = 1e-9;
 /// Independent starts of each fit: a guard against a missed basin, not a certificate.
@@ -55,7 +53,7 @@ impl Points {
     /// What `form` is fitted to; `None` when an input of it is unknown.
     pub fn sample(&self, form: &dyn Form) -> Option<Sample> {
         let columns = form.inputs().iter().map(|input| self.input(*input)).collect::<Option<Vec<_>>>()?;
-        Some(Sample { inputs: Inputs { columns, ..self.sample.inputs.clone() }, ..self.sample.clone() })
+        Some(Sample { inputs: Inputs { columns }, ..self.sample.clone() })
     }
 
     /// The points at these positions.

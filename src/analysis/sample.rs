@@ -27,7 +27,7 @@ impl Sample {
     /// Points of several variables (one column each), each counting once.
     pub fn new(columns: Vec<Vec<f64>>, y: Vec<f64>) -> Self {
         let n = y.len();
-        Self { inputs: Inputs { columns, curves: Vec::new() }, y, weight: vec![1.0; n], cluster: (0..n).collect() }
+        Self { inputs: Inputs { columns }, y, weight: vec![1.0; n], cluster: (0..n).collect() }
     }
 
     /// The rows of a table.
@@ -47,7 +47,7 @@ impl Sample {
         }
         let columns = (0..width).map(|k| rows.iter().map(|row| row.inputs[k]).collect()).collect();
         Self {
-            inputs: Inputs { columns, curves: cluster.clone() },
+            inputs: Inputs { columns },
             y: rows.iter().map(|row| row.y).collect(),
             weight: rows.iter().map(|row| row.weight.unwrap_or(1.0)).collect(),
             cluster,

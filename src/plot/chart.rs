@@ -107,6 +107,17 @@ struct Layout<'a> {
 }
 
 impl Chart {
+    /// A chart of one panel.
+    pub(super) fn single(
+        title: &str,
+        width: Width,
+        panel: impl Into<Panel>,
+        legend: Vec<LegendEntry>,
+        caption_note: Option<String>,
+    ) -> Self {
+        Self { title: title.to_owned(), width, panels: vec![panel.into()], columns: 1, legend, caption_note }
+    }
+
     /// The figure in colour as an SVG document whose text stays text.
     pub fn svg(&self) -> Result<String, PlotError> {
         self.svg_in(Palette::Colour)

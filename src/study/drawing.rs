@@ -1,6 +1,6 @@
 //! From fits to what figures are drawn from.
 
-use crate::analysis::{Fit, FitError, FitOptions, IntervalMethod, Sample, display, fit};
+use crate::analysis::{Fit, FitError, FitOptions, IntervalMethod, Sample, display, ends, fit};
 use crate::plot::{Curve, Floor, Series, SeriesPoint, Span};
 
 /// Share of the data's logarithmic range in x by which curves go on beyond the data, to the right.
@@ -12,7 +12,7 @@ const BAND: usize = 33;
 /// A group fitted by a law of one scale, and its curve; with the confidence band of the law where `band`.
 pub fn fitted(sample: &Sample, options: &FitOptions, band: bool) -> Result<(Fit, Curve), FitError> {
     let xs = &sample.inputs.columns[0];
-    let (lo, hi) = xs.iter().fold((f64::INFINITY, 0.0f64), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+    let (lo, hi) = ends(xs);
     let end = hi * (hi / lo).powf(BEYOND);
     let places = |n: usize| (0..n).map(move |i| lo * (end / lo).powf(i as f64 / (n - 1) as f64));
     let mut options = options.clone();
@@ -21,12 +21,12 @@ pub fn fitted(sample: &Sample, options: &FitOptions, band: bool) -> Result<(Fit,
         options.predictions.extend(places(BAND).map(|x| vec![x]));
     }
     let mut fit = fit(sample, &options)?;
-    let ends = fit.predictions.split_off(asked).into_iter().filter_map(|p| {
+    let bounds = fit.predictions.split_off(asked).into_iter().filter_map(|p| {
         let interval = p.interval?;
         // An open end is drawn as far as the axis goes.
         Some((p.inputs[0], interval.lo.unwrap_or(0.0), interval.hi.unwrap_or(f64::MAX)))
     });
-    let band = ends.collect();
+    let band = bounds.collect();
     let curve = Curve { band, ..curve(&fit, places(SAMPLES)) };
     Ok((fit, curve))
 }

@@ -20,7 +20,7 @@ impl Study {
             return evaluation_chart(section, evaluation);
         }
         let fit = self.file.fits.iter().find(|fit| fit.name == section.fit).expect("checked when the file was read");
-        let groups = self.fitted(fit)?;
+        let groups = self.fitted(fit, section.kind == FigureKind::Loss)?;
         Ok(match section.kind {
             FigureKind::Loss | FigureKind::Evaluation => loss_chart(section, fit, groups, corpus),
             FigureKind::Reducible => reducible_chart(section, fit, groups),

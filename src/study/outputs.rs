@@ -1,7 +1,7 @@
 //! What a study makes of its runs: fits, figures, the report.
 
 use super::{FigureSection, FitSection, Step, Study, StudyError, drawing};
-use crate::analysis::compare::{CompareError, CompareGroup, CompareOptions, Comparison, compare};
+use crate::analysis::compare::{CompareGroup, CompareOptions, Comparison, compare};
 use crate::analysis::document::{FitEntry, SCHEMA};
 use crate::analysis::{Columns, Fit, FitError, FitOptions, FrameError, Row, Sample, Table};
 use crate::data::CorpusInfo;
@@ -65,7 +65,8 @@ pub(super) struct Fitted {
 }
 
 impl Study {
-    pub(super) fn fitted(&self, section: &FitSection) -> Result<Vec<Fitted>, StudyError> {
+    /// Each group of a fit, its curve with a confidence band where `band`.
+    pub(super) fn fitted(&self, section: &FitSection, band: bool) -> Result<Vec<Fitted>, StudyError> {
         let columns = Columns {
             inputs: vec![section.x.clone()],
             y: section.y.clone(),
@@ -81,7 +82,7 @@ impl Study {
         let group = |name: Option<String>| {
             let rows: Vec<Row> = table.rows.iter().filter(|row| row.group == name).cloned().collect();
             let group = name.unwrap_or_else(|| "all".to_owned());
-            match drawing::fitted(&Sample::of_rows(&rows), &options, true) {
+            match drawing::fitted(&Sample::of_rows(&rows), &options, band) {
                 Ok((fit, curve)) => Fitted { group, rows, curve: Some(curve), outcome: Ok(fit) },
                 Err(error) => Fitted { group, rows, curve: None, outcome: Err(error) },
             }
@@ -113,7 +114,7 @@ impl Study {
         }
         let (mut rows, mut entries, mut nothing_fits) = (Vec::new(), Vec::new(), false);
         for section in self.file.fits.iter().filter(|_| self.has_points(plan)) {
-            let groups = self.fitted(section)?;
+            let groups = self.fitted(section, false)?;
             nothing_fits |= groups.iter().all(|group| group.outcome.is_err());
             rows.extend(groups.iter().map(|group| row(section, group)));
             entries.extend(groups.iter().map(|group| entry(section, group)));
@@ -163,21 +164,17 @@ impl Study {
     pub(super) fn comparison(&self, section: &FitSection) -> Result<Option<Comparison>, StudyError> {
         let Some(wanted) = &section.compare else { return Ok(None) };
         let refused = |source| StudyError::Compare { fit: section.name.clone(), source };
-        let mut groups: Vec<CompareGroup> = self
-            .fitted(section)?
+        let groups: Vec<CompareGroup> = self
+            .fitted(section, false)?
             .into_iter()
             .filter(|group| group.outcome.is_ok())
             .map(|group| CompareGroup { name: group.group, rows: group.rows })
             .collect();
-        if !wanted.groups.is_empty() {
-            let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
-            let find = |name: &String| {
-                let missing = || CompareError::NoBaseline(name.clone(), names.join(", "));
-                groups.iter().find(|group| group.name == *name).cloned().ok_or_else(missing)
-            };
-            groups = wanted.groups.iter().map(find).collect::<Result<_, _>>().map_err(refused)?;
-        }
-        let options = CompareOptions { fit: FitOptions::new(section.law()), baseline: wanted.baseline.clone() };
+        let options = CompareOptions {
+            fit: FitOptions::new(section.law()),
+            groups: wanted.groups.clone(),
+            baseline: wanted.baseline.clone(),
+        };
         compare(&groups, &options).map(Some).map_err(refused)
     }
 
@@ -215,7 +212,7 @@ impl Study {
         }
         let mut fits = Vec::new();
         for section in self.file.fits.iter().filter(|_| self.has_points(plan)) {
-            let groups = self.fitted(section)?.into_iter();
+            let groups = self.fitted(section, false)?.into_iter();
             fits.push(ReportFit {
                 name: section.name.clone(),
                 x_label: section.x_label().to_owned(),

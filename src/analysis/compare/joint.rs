@@ -1,10 +1,10 @@
 //! Fits of several groups that share some of their parameters.
 
+use crate::analysis::Sample;
 use crate::analysis::fit::Fitted;
 use crate::analysis::forms::{Form, Inputs};
 use crate::analysis::solver::matrix::{Matrix, inverse_gram};
 use crate::analysis::solver::{Block, Held, Minimum, Problem, newton};
-use crate::analysis::{Objective, Sample};
 
 /// What groups have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,16 +115,11 @@ impl Joint {
 
 /// The middle of the points of all groups.
 fn pooled_reference<'a>(form: &dyn Form, samples: impl Iterator<Item = &'a Sample>) -> Vec<f64> {
-    let mut all = Inputs { columns: vec![Vec::new(); form.inputs().len()], curves: Vec::new() };
+    let mut all = Inputs { columns: vec![Vec::new(); form.inputs().len()] };
     for sample in samples {
         for (all, column) in all.columns.iter_mut().zip(&sample.inputs.columns) {
             all.extend(column);
         }
     }
     form.centre(&all)
-}
-
-/// Whether F tests apply.
-pub(super) fn has_f_tests(objective: Objective) -> bool {
-    !objective.is_robust()
 }

@@ -6,9 +6,9 @@ mod verdict;
 
 pub use pairs::{Efficiency, Multiplier, PairTest, Paired, PairedPoint};
 
-use super::fit::Fitted;
+use super::fit::{Fitted, describe};
 use super::forms::Form;
-use super::{Fit, FitError, FitOptions, Row, Sample, fit};
+use super::{Fit, FitError, FitOptions, Row, Sample};
 use joint::{Joint, Shared};
 use statrs::distribution::{ContinuousCDF, FisherSnedecor};
 
@@ -17,6 +17,8 @@ use statrs::distribution::{ContinuousCDF, FisherSnedecor};
 pub struct CompareOptions {
     /// The law and the criterion: least squares, of losses or of their logarithms.
     pub fit: FitOptions,
+    /// Groups, in this order; all when none is named.
+    pub groups: Vec<String>,
     /// The group that others are compared with; the first one when nothing is said.
     pub baseline: Option<String>,
 }
@@ -76,7 +78,7 @@ pub enum CompareError {
     OneGroup(usize),
     /// No such group.
     #[error("no group '{0}'; the groups are {1}")]
-    NoBaseline(String, String),
+    NoGroup(String, String),
     /// A group has no fit.
     #[error("group '{0}': {1}")]
     NoFit(String, FitError),
@@ -87,29 +89,23 @@ pub enum CompareError {
 
 /// Compares groups.
 pub fn compare(groups: &[CompareGroup], options: &CompareOptions) -> Result<Comparison, CompareError> {
-    if groups.len() < 2 {
-        return Err(CompareError::OneGroup(groups.len()));
-    }
-    if !joint::has_f_tests(options.fit.objective) {
+    if options.fit.objective.is_robust() {
         return Err(CompareError::Robust);
     }
-    let mut order: Vec<&CompareGroup> = groups.iter().collect();
-    if let Some(name) = &options.baseline {
-        let Some(at) = order.iter().position(|group| group.name == *name) else {
-            let names: Vec<&str> = groups.iter().map(|group| &*group.name).collect();
-            return Err(CompareError::NoBaseline(name.clone(), names.join(", ")));
-        };
-        order[..=at].rotate_right(1);
+    let order = chosen(groups, options)?;
+    if order.len() < 2 {
+        return Err(CompareError::OneGroup(order.len()));
     }
     let samples: Vec<Sample> = order.iter().map(|group| Sample::of_rows(&group.rows)).collect();
     let names: Vec<String> = order.iter().map(|group| group.name.clone()).collect();
     let refused = |at: usize, error| CompareError::NoFit(names[at].clone(), error);
-    let (form, objective) = (options.fit.form, options.fit.objective);
+    let form = options.fit.form;
     let mut fits = Vec::new();
     let mut fitted = Vec::new();
     for (at, sample) in samples.iter().enumerate() {
-        fits.push(fit(sample, &options.fit).map_err(|error| refused(at, error))?);
-        fitted.push(Fitted::with_given(sample, form, objective, &[]).map_err(|error| refused(at, error))?);
+        let (found, confirmation) = Fitted::confirmed(sample, &options.fit).map_err(|error| refused(at, error))?;
+        fits.push(describe(&found, confirmation, &options.fit).map_err(|error| refused(at, error))?);
+        fitted.push(found);
     }
     let all: Vec<&Fitted> = fitted.iter().collect();
     let tests = nested_tests(&all, form);
@@ -121,6 +117,25 @@ pub fn compare(groups: &[CompareGroup], options: &CompareOptions) -> Result<Comp
         Comparison { groups: names, fits, tests, pairs, paired, multipliers, efficiencies, verdict: String::new() };
     out.verdict = verdict::paragraph(&out, form);
     Ok(out)
+}
+
+/// The groups that take part, the baseline first.
+fn chosen<'a>(groups: &'a [CompareGroup], options: &CompareOptions) -> Result<Vec<&'a CompareGroup>, CompareError> {
+    let place = |among: &[&CompareGroup], name: &String| {
+        let names = || among.iter().map(|group| &*group.name).collect::<Vec<_>>().join(", ");
+        let at = among.iter().position(|group| group.name == *name);
+        at.ok_or_else(|| CompareError::NoGroup(name.clone(), names()))
+    };
+    let all: Vec<&CompareGroup> = groups.iter().collect();
+    let mut order = match &options.groups[..] {
+        [] => all,
+        names => names.iter().map(|name| Ok(all[place(&all, name)?])).collect::<Result<_, CompareError>>()?,
+    };
+    if let Some(name) = &options.baseline {
+        let at = place(&order, name)?;
+        order[..=at].rotate_right(1);
+    }
+    Ok(order)
 }
 
 /// Sum of squares of each group by itself, and its degrees of freedom.
@@ -139,7 +154,7 @@ fn nested_tests(groups: &[&Fitted], form: &'static dyn Form) -> Vec<NestedTest> 
     let own = separate(groups);
     let k = form.terms().len();
     let floor = form.floor();
-    let floor_name = floor.map_or("", |t| form.terms()[t].name);
+    let floor_name = form.floor_name().unwrap_or_default();
     let exponents = if form.shapes().len() > 1 { "exponents" } else { "exponent" };
     let mut kinds = Vec::new();
     if floor.is_some() {

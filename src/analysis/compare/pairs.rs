@@ -101,7 +101,18 @@ fn all_pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
 /// Tests of equal floors.
 pub(super) fn tests(groups: &[&Fitted], names: &[String]) -> Vec<PairTest> {
     let Some(floor) = groups[0].form.floor() else { return Vec::new() };
-    let mut out: Vec<PairTest> = all_pairs(groups.len()).map(|(a, b)| test(groups, names, (a, b), floor)).collect();
+    let name = groups[0].form.terms()[floor].name;
+    let is_open = |group: &&Fitted| {
+        let profiler = Profiler::new(group, Noise::FromResiduals);
+        Target::parameter(group, name).is_none_or(|target| profiler.interval(&target, None).lo.is_none())
+    };
+    let open: Vec<bool> = groups.iter().map(is_open).collect();
+    let no_claim = |(a, b): (usize, usize)| {
+        let unbounded: Vec<&str> = [a, b].into_iter().filter(|g| open[*g]).map(|g| &*names[g]).collect();
+        (!unbounded.is_empty()).then(|| format!("{name} of {} is not bounded from below", unbounded.join(" and ")))
+    };
+    let one = |pair| PairTest { no_claim: no_claim(pair), ..test(groups, names, pair, floor) };
+    let mut out: Vec<PairTest> = all_pairs(groups.len()).map(one).collect();
     // Holm: the smallest p times the number of tests, the next times one fewer, never falling.
     let mut order: Vec<usize> = (0..out.len()).collect();
     order.sort_by(|a, b| out[*a].p.total_cmp(&out[*b].p));
@@ -119,12 +130,6 @@ fn test(groups: &[&Fitted], names: &[String], (a, b): (usize, usize), floor: usi
     let joint = Joint::new(&pair, Shared::Floor);
     let (statistic, p) = f_test(2.0 * joint.optimum.value, own, 1.0);
     let difference = pair[1].optimum.p[floor] - pair[0].optimum.p[floor];
-    let name = groups[0].form.terms()[floor].name;
-    let open = |group: &Fitted| {
-        let profiler = Profiler::new(group, Noise::FromResiduals);
-        Target::parameter(group, name).is_none_or(|target| profiler.interval(&target, None).lo.is_none())
-    };
-    let unbounded: Vec<&str> = [a, b].iter().filter(|g| open(groups[**g])).map(|g| &*names[*g]).collect();
     let shared = Joint::new(&pair, Shared::Shapes);
     PairTest {
         baseline: names[a].clone(),
@@ -135,8 +140,7 @@ fn test(groups: &[&Fitted], names: &[String], (a, b): (usize, usize), floor: usi
         freedom: (1.0, own.1),
         p,
         p_holm: p,
-        no_claim: (!unbounded.is_empty())
-            .then(|| format!("{name} of {} is not bounded from below", unbounded.join(" and "))),
+        no_claim: None,
         same_sign: same_sign(&pair, floor, difference),
         with_shared_shapes: shared.of_group(1)[floor] - shared.of_group(0)[floor],
     }

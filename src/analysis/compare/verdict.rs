@@ -8,7 +8,7 @@ use crate::analysis::forms::Form;
 const LEVEL: f64 = 0.05;
 
 pub(super) fn paragraph(of: &Comparison, form: &dyn Form) -> String {
-    let floor = form.floor().map_or("", |t| form.terms()[t].name);
+    let floor = form.floor_name().unwrap_or_default();
     let mut out = Vec::new();
     out.extend(floors(of, floor));
     out.extend(reversal(of, floor));

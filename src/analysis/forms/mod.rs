@@ -63,11 +63,10 @@ pub enum Input {
     Tokens,
     /// Distinct training tokens U.
     Unique,
-    /// Optimiser step of a point on a loss curve.
-    Step,
-    /// Learning rate at that step.
-    Rate,
 }
+
+/// Training FLOPs per parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
+pub const FLOPS_PER_PARAMETER_TOKEN: f64 = 6.0;
 
 impl Input {
     /// The option that names its column.
@@ -77,9 +76,12 @@ impl Input {
             Self::Parameters => "--n",
             Self::Tokens => "--d",
             Self::Unique => "--u",
-            Self::Step => "--step",
-            Self::Rate => "--lr",
         }
+    }
+
+    /// Its letter, where a value is given rather than a column: the option without its dashes.
+    pub fn letter(self) -> &'static str {
+        &self.option()[2..]
     }
 }
 
@@ -88,8 +90,6 @@ impl Input {
 pub struct Inputs {
     /// One column for each of [`Form::inputs`].
     pub columns: Vec<Vec<f64>>,
-    /// For forms of loss curves: which curve each point is on. Points of one curve stand in the order of their steps.
-    pub curves: Vec<usize>,
 }
 
 impl Inputs {
@@ -105,14 +105,12 @@ impl Inputs {
 
     /// One point.
     pub fn point(values: &[f64]) -> Self {
-        Self { columns: values.iter().map(|v| vec![*v]).collect(), curves: vec![0] }
+        Self { columns: values.iter().map(|v| vec![*v]).collect() }
     }
 
     /// The points at these positions.
     pub fn pick(&self, at: &[usize]) -> Self {
-        let pick = |column: &Vec<f64>| at.iter().map(|i| column[*i]).collect();
-        let curves = if self.curves.is_empty() { Vec::new() } else { at.iter().map(|i| self.curves[*i]).collect() };
-        Self { columns: self.columns.iter().map(pick).collect(), curves }
+        Self { columns: self.columns.iter().map(|column| at.iter().map(|i| column[*i]).collect()).collect() }
     }
 
     /// Mean of the logarithm of each column.
@@ -187,9 +185,9 @@ pub trait Form: Debug + Sync {
         self.terms().iter().position(|term| term.depends.is_empty())
     }
 
-    /// Whether it describes points along training curves, which then have to be told apart.
-    fn of_curves(&self) -> bool {
-        self.inputs().contains(&Input::Step)
+    /// The name of the floor.
+    fn floor_name(&self) -> Option<&'static str> {
+        self.floor().map(|floor| self.terms()[floor].name)
     }
 }
 

@@ -60,12 +60,12 @@ pub fn minimise_staged(problem: &Problem, start: &[f64], held: &Held, from: f64)
 }
 
 fn minimise_at(problem: &Problem, start: &[f64], held: &Held, delta: f64) -> Minimum {
-    SCRATCH.with_borrow_mut(|scratch| Descent { problem, held, delta, rough: false, scratch }.run(start))
+    Descent { problem, held, delta, rough: false }.run(start)
 }
 
 /// A few digits of an optimum, as the start of the next stage.
 fn approach(problem: &Problem, start: &[f64], held: &Held, delta: f64) -> Vec<f64> {
-    SCRATCH.with_borrow_mut(|scratch| Descent { problem, held, delta, rough: true, scratch }.run(start)).p
+    Descent { problem, held, delta, rough: true }.run(start).p
 }
 
 struct Descent<'a> {
@@ -74,27 +74,30 @@ struct Descent<'a> {
     delta: f64,
     /// Whether a few digits are enough.
     rough: bool,
-    scratch: &'a mut Scratch,
 }
 
 impl Descent<'_> {
-    fn run(&mut self, start: &[f64]) -> Minimum {
+    fn run(&self, start: &[f64]) -> Minimum {
+        SCRATCH.with_borrow_mut(|Scratch { here, there }| self.descend(start, here, there))
+    }
+
+    fn descend(&self, start: &[f64], here: &mut Derivatives, there: &mut Derivatives) -> Minimum {
         let mut p = start.to_vec();
         for (value, (lo, hi)) in p.iter_mut().zip(&self.problem.bounds) {
             *value = value.clamp(*lo, *hi);
         }
-        self.evaluate_here(&p);
+        self.evaluate(&p, here);
         let mut damping = 0.0;
         let (mut converged, mut decrement, mut steps, mut polished) = (false, f64::INFINITY, 0, 0);
-        while steps < MOST_STEPS && self.scratch.here.value.is_finite() {
+        while steps < MOST_STEPS && here.value.is_finite() {
             steps += 1;
-            let free = self.free(&p);
+            let free = self.free(&p, here);
             if free.is_empty() {
                 (converged, decrement) = (true, 0.0);
                 break;
             }
-            let Some((step, gain)) = self.step(&p, &free, &mut damping) else { break };
-            let value = self.scratch.here.value;
+            let Some((step, gain)) = self.step(&p, here, &free, &mut damping) else { break };
+            let value = here.value;
             if damping == 0.0 {
                 decrement = gain;
             }
@@ -104,14 +107,12 @@ impl Descent<'_> {
             // Rounding of the objective is of the order of 1e-16 of it: below that only the gradient can judge a step.
             let negligible = gain <= 1e-13 * value + 1e-300;
             let next: Vec<f64> = p.iter().zip(&step).map(|(p, s)| p + s).collect();
-            self.problem.derivatives(&next, self.delta, &mut self.scratch.there);
-            let there = &self.scratch.there;
+            self.evaluate(&next, there);
             if negligible && damping == 0.0 {
-                let smaller = self.slope(&self.scratch.there, &free) <= self.slope(&self.scratch.here, &free);
+                let smaller = slope(there, &free) <= slope(here, &free);
                 if there.value.is_finite() && smaller {
                     p = next;
-                    std::mem::swap(&mut self.scratch.here, &mut self.scratch.there);
-                    self.eliminate_here();
+                    std::mem::swap(here, there);
                 }
                 polished += 1;
                 if polished >= 2 || !smaller || gain <= 1e-22 * value {
@@ -124,8 +125,7 @@ impl Descent<'_> {
             let ratio = actual / (0.5 * gain);
             if there.value.is_finite() && actual > 0.0 && ratio > 1e-4 {
                 p = next;
-                std::mem::swap(&mut self.scratch.here, &mut self.scratch.there);
-                self.eliminate_here();
+                std::mem::swap(here, there);
                 if ratio > 0.7 {
                     damping = if damping < 1e-6 { 0.0 } else { 0.1 * damping };
                 } else if ratio < 0.2 {
@@ -139,11 +139,11 @@ impl Descent<'_> {
                 damping = if damping == 0.0 { 1e-4 } else { 8.0 * damping };
             }
         }
-        if !converged && !self.rough && self.scratch.here.value.is_finite() {
+        if !converged && !self.rough && here.value.is_finite() {
             // Where the objective has kinks, steps may end without a last full one: the slope there decides.
-            let (free, mut least) = (self.free(&p), 0.0);
-            if let Some((_, gain)) = self.step(&p, &free, &mut least).filter(|_| least < 1e-2) {
-                (decrement, converged) = (gain, gain <= 1e-9 * self.scratch.here.value);
+            let (free, mut least) = (self.free(&p, here), 0.0);
+            if let Some((_, gain)) = self.step(&p, here, &free, &mut least).filter(|_| least < 1e-2) {
+                (decrement, converged) = (gain, gain <= 1e-9 * here.value);
             }
         }
         let at_bound = (0..p.len())
@@ -152,19 +152,14 @@ impl Descent<'_> {
                 !self.held.fixed.contains(j) && (p[*j] <= lo || p[*j] >= hi)
             })
             .collect();
-        let value = self.scratch.here.value;
+        let value = here.value;
         Minimum { p, value, decrement, at_bound, converged }
     }
 
-    fn evaluate_here(&mut self, p: &[f64]) {
-        self.problem.derivatives(p, self.delta, &mut self.scratch.here);
-        self.eliminate_here();
-    }
-
-    /// Derivatives along the variables that remain when one gives way to keep a sum.
-    fn eliminate_here(&mut self) {
+    /// Derivatives at `p`, along the variables that remain when one gives way to keep a sum.
+    fn evaluate(&self, p: &[f64], d: &mut Derivatives) {
+        self.problem.derivatives(p, self.delta, d);
         let Some((pivot, others)) = &self.held.sum else { return };
-        let d = &mut self.scratch.here;
         let n = d.gradient.len();
         let (slope, curvature) = (d.gradient[*pivot], d.hessian.at(*pivot, *pivot));
         let row: Vec<f64> = (0..n).map(|j| d.hessian.at(*pivot, j)).collect();
@@ -180,19 +175,18 @@ impl Descent<'_> {
     }
 
     /// Variables that may move: not held, and not on a bound that the gradient presses them against.
-    fn free(&self, p: &[f64]) -> Vec<usize> {
+    fn free(&self, p: &[f64], d: &Derivatives) -> Vec<usize> {
         let pivot = self.held.sum.as_ref().map(|(pivot, _)| *pivot);
         let inward = |j: usize| {
             let (lo, hi) = self.problem.bounds[j];
-            let g = self.scratch.here.gradient[j];
+            let g = d.gradient[j];
             (p[j] > lo || g < 0.0) && (p[j] < hi || g > 0.0)
         };
         (0..p.len()).filter(|j| !self.held.fixed.contains(j) && pivot != Some(*j) && inward(*j)).collect()
     }
 
     /// A step that stays within the bounds, and gᵀH⁻¹g for it. Raises the damping until the curvature is positive.
-    fn step(&self, p: &[f64], free: &[usize], damping: &mut f64) -> Option<(Vec<f64>, f64)> {
-        let d = &self.scratch.here;
+    fn step(&self, p: &[f64], d: &Derivatives, free: &[usize], damping: &mut f64) -> Option<(Vec<f64>, f64)> {
         let g: Vec<f64> = free.iter().map(|j| d.gradient[*j]).collect();
         let base = d.hessian.part(free);
         loop {
@@ -224,17 +218,9 @@ impl Descent<'_> {
             *damping = if *damping == 0.0 { 1e-4 } else { 8.0 * *damping };
         }
     }
+}
 
-    /// Size of the gradient over the free variables, each in its own scale.
-    fn slope(&self, d: &Derivatives, free: &[usize]) -> f64 {
-        let pivot = self.held.sum.as_ref();
-        let along = |j: usize| match pivot {
-            // `there` has not been through the elimination.
-            Some((pivot, others)) if std::ptr::eq(d, &raw const self.scratch.there) && others.contains(&j) => {
-                d.gradient[j] - d.gradient[*pivot]
-            }
-            _ => d.gradient[j],
-        };
-        free.iter().map(|j| along(*j).powi(2) / d.scale[*j].max(f64::MIN_POSITIVE)).sum()
-    }
+/// Size of the gradient over some variables, each in its own scale.
+fn slope(d: &Derivatives, free: &[usize]) -> f64 {
+    free.iter().map(|j| d.gradient[*j].powi(2) / d.scale[*j].max(f64::MIN_POSITIVE)).sum()
 }

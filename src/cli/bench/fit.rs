@@ -2,7 +2,8 @@
 
 use crate::analysis::{self, Columns, FitOptions, IntervalMethod, Objective, Sample, Table, forms};
 use crate::cli::{ExitStatus, output, usage};
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 use serde_json::json;
 use std::path::PathBuf;
@@ -112,7 +113,7 @@ fn groups(count: usize) -> Line {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(i as u64);
         Sample::of_pairs((0..6).map(|k| {
             let x = 1e18 * 10f64.powf(0.6 * f64::from(k));
-            let noise: f64 = (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
+            let noise: f64 = StandardNormal.sample(&mut rng);
             (x, 40.0 * x.powf(-0.07) + 0.6 + 0.001 * noise)
         }))
     };

@@ -1,11 +1,12 @@
 //! `lossfloor calibrate`
 
-use super::design::{Curve, CurveArgs, parse_scale, without, write};
+use super::curve::{Curve, CurveArgs};
+use super::parse_scale;
 use super::sheet::{FormatArgs, Sheet};
 use crate::analysis::calibrate::{Quantity, Simulation, SubsetTally, Subsets, Tally};
 use crate::analysis::design::Proposal;
 use crate::analysis::forms::Input;
-use crate::analysis::{IntervalMethod, Sample, wilson};
+use crate::analysis::{IntervalMethod, Sample, ends, wilson};
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 
@@ -110,7 +111,7 @@ impl CalibrateArgs {
         if form.inputs() != [Input::X] {
             return Err(usage(format!("--points is for laws of one scale, not {}; hint: name a table", form.name())));
         }
-        let range = curve.sample.as_ref().map(|sample| range(&sample.inputs.columns[0]));
+        let range = curve.sample.as_ref().map(|sample| ends(&sample.inputs.columns[0]));
         let from = self.from.or(range.map(|(lo, _)| lo));
         let decades = self.decades.or(range.map(|(lo, hi)| (hi / lo).log10()));
         let (Some(from), Some(decades)) = (from, decades) else {
@@ -127,10 +128,6 @@ impl CalibrateArgs {
     }
 }
 
-fn range(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((f64::INFINITY, 0.0), |(lo, hi), value| (lo.min(*value), hi.max(*value)))
-}
-
 fn simulated(args: &CalibrateArgs) -> anyhow::Result<ExitStatus> {
     let form = args.curve.form;
     let mut sheet = Sheet::new(SIMULATED);
@@ -138,7 +135,7 @@ fn simulated(args: &CalibrateArgs) -> anyhow::Result<ExitStatus> {
         for proposal in args.proposals(&curve)? {
             // Every input grows by as many decades: of a law of parameters and tokens, along the ray of the largest
             // run.
-            let far = proposal.inputs.columns.iter().map(|column| range(column).1 * 10f64.powf(args.beyond));
+            let far = proposal.inputs.columns.iter().map(|column| ends(column).1 * 10f64.powf(args.beyond));
             let mut quantities: Vec<Quantity> =
                 form.terms().iter().filter(|t| t.depends.is_empty()).map(|t| Quantity::Parameter(t.name)).collect();
             quantities.extend(form.shapes().iter().map(|shape| Quantity::Parameter(shape.name)));
@@ -158,11 +155,11 @@ fn simulated(args: &CalibrateArgs) -> anyhow::Result<ExitStatus> {
             sheet.rows.extend(simulation.run().iter().map(|tally| simulated_row(&curve.group, n, tally)));
         }
     }
-    let sheet = if args.curve.group.is_none() { without(sheet, "group") } else { sheet };
+    let sheet = if args.curve.group.is_none() { sheet.without("group") } else { sheet };
     output::note(
         "coverage: share of simulated intervals that hold the truth, with its binomial 95 % interval; 95 % is due",
     );
-    write(sheet, args.format.chosen(), Map::new(), &["open_above", "without"])?;
+    sheet.write_short(args.format.chosen(), Map::new(), &["open_above", "without"])?;
     Ok(ExitStatus::Done)
 }
 
@@ -240,9 +237,9 @@ fn finished(args: &CalibrateArgs, truth: f64) -> anyhow::Result<ExitStatus> {
     } else {
         output::note("subsets share runs; the interval of the coverage (low, high) counts only those that share none");
     }
-    let sheet = if args.curve.group.is_none() { without(sheet, "group") } else { sheet };
+    let sheet = if args.curve.group.is_none() { sheet.without("group") } else { sheet };
     let more = Map::from_iter([("truth".to_owned(), json!(truth))]);
-    write(sheet, args.format.chosen(), more, &["without"])?;
+    sheet.write_short(args.format.chosen(), more, &["without"])?;
     if all.iter().all(|one| one.tally.made() == 0) {
         return Err(exit(ExitStatus::NoFit, "no subset of the runs has a fit with an interval"));
     }

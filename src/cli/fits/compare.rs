@@ -78,16 +78,8 @@ fn one(args: &CompareArgs, inputs: Vec<String>) -> anyhow::Result<(Comparison, V
         }
         groups.push(CompareGroup { name: group.label().to_owned(), rows: group.rows });
     }
-    if !args.groups.is_empty() {
-        let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
-        let find = |name: &String| {
-            let found = groups.iter().find(|group| group.name == *name).cloned();
-            found.ok_or_else(|| usage(format!("--groups: no group '{name}'; they are {}", names.join(", "))))
-        };
-        groups = args.groups.iter().map(find).collect::<Result<_, _>>()?;
-    }
     let fit = FitOptions { objective: args.loss, ..FitOptions::new(args.form) };
-    let options = CompareOptions { fit, baseline: args.baseline.clone() };
+    let options = CompareOptions { fit, groups: args.groups.clone(), baseline: args.baseline.clone() };
     let comparison = compare(&groups, &options).map_err(|error| {
         let status = match &error {
             CompareError::NoFit(_, FitError::NotDecreasing | FitError::NotFinite) => ExitStatus::NoFit,

@@ -1,17 +1,15 @@
 //! `lossfloor design`
 
-use super::input::ColumnArgs;
-use super::parse_form;
-use super::parse_pairs;
-use super::sheet::{Format, FormatArgs, Sheet};
+use super::curve::{Curve, CurveArgs};
+use super::grid::{Grid, example, parse_grid, parse_list};
+use super::parse_scale;
+use super::sheet::{FormatArgs, Sheet};
 use crate::analysis::calibrate::{Quantity, Simulation, Tally};
 use crate::analysis::design::{self, Addition, Assessment, Proposal, Resolution, cost};
 use crate::analysis::forms::{Form, Input};
-use crate::analysis::{FitOptions, IntervalMethod, Law, Noise, Objective, Sample, display, fit};
-use crate::cli::{ExitStatus, exit, output, usage};
-use crate::units::parse_quantity;
+use crate::analysis::{IntervalMethod, display, ends};
+use crate::cli::{ExitStatus, output, usage};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 
 /// The design table of the specification, section 5.3.
 const TABLE_DECADES: [f64; 6] = [1.5, 2.0, 2.86, 4.0, 5.0, 6.0];
@@ -20,251 +18,6 @@ const TABLE_POINTS: [usize; 6] = [4, 5, 6, 8, 10, 20];
 const CANDIDATES_PER_DECADE: usize = 8;
 /// Condition numbers beyond this leave combinations of parameters that ordinary noise swamps.
 const ILL_CONDITIONED: f64 = 1e8;
-
-/// The curve that is taken for true: given, or fitted to a table.
-#[derive(clap::Args, Clone, Debug)]
-pub struct CurveArgs {
-    /// Table of results whose fitted curve is taken for true: .csv, .jsonl or .parquet
-    #[arg(required_unless_present = "params")]
-    pub file: Option<PathBuf>,
-    /// The law
-    #[arg(long, value_parser = parse_form, default_value = "power+floor")]
-    pub form: &'static dyn Form,
-    /// The curve itself instead of a table: every parameter of the law, such as A=39.8,b=0.0694,C=0.585
-    #[arg(long, value_name = "NAME=VALUE,...", value_parser = parse_pairs, conflicts_with = "file")]
-    pub params: Vec<Vec<(String, f64)>>,
-    /// Column of the scale, such as FLOPs or tokens; without a table, the scales of the design: 1e18,1e19,1e20
-    #[arg(long, value_name = "COL|X,...")]
-    pub x: Option<String>,
-    /// Column of the parameters N
-    #[arg(long, value_name = "COL", requires = "file")]
-    pub n: Option<String>,
-    /// Column of the training tokens D
-    #[arg(long, value_name = "COL", requires = "file")]
-    pub d: Option<String>,
-    /// Column of the distinct training tokens
-    #[arg(long, value_name = "COL", requires = "file")]
-    pub u: Option<String>,
-    /// Column of the loss
-    #[arg(long, value_name = "COL", requires = "file", required_unless_present = "params")]
-    pub y: Option<String>,
-    /// Column that splits the rows into series
-    #[arg(long, value_name = "COL", requires = "file")]
-    pub group: Option<String>,
-    /// Column that tells repetitions with different seeds apart
-    #[arg(long, value_name = "COL", requires = "file")]
-    pub seed: Option<String>,
-    /// Rows to take, such as "depth >= 8 and architecture in [samba, sambay]"
-    #[arg(long = "where", value_name = "CONDITION", requires = "file")]
-    pub condition: Option<String>,
-    /// What is minimised: lsq, or log-lsq, whose noise is that of the logarithm of the loss
-    #[arg(long, value_name = "LOSS", default_value = "lsq")]
-    pub loss: Objective,
-    /// Standard deviation of one loss; of its logarithm for log-lsq. Default with a table: that of the residuals, or of
-    /// repeated seeds
-    #[arg(long, value_name = "SD", required_unless_present = "file")]
-    pub sigma: Option<f64>,
-}
-
-/// A group of the table and its runs.
-pub(super) type Named = (Option<String>, Sample);
-
-/// A curve that is taken for true.
-pub(super) struct Curve {
-    /// The group of the table.
-    pub group: Option<String>,
-    /// The law.
-    pub law: Law,
-    /// The noise of one loss.
-    pub sd: f64,
-    /// The runs that it was fitted to.
-    pub sample: Option<Sample>,
-}
-
-impl CurveArgs {
-    fn columns(&self) -> anyhow::Result<ColumnArgs> {
-        let y = self.y.clone().ok_or_else(|| usage("--y has to name the column of the loss"))?;
-        Ok(ColumnArgs {
-            x: self.x.clone(),
-            n: self.n.clone(),
-            d: self.d.clone(),
-            u: self.u.clone(),
-            step: None,
-            lr: None,
-            y,
-            group: self.group.clone(),
-            weight: None,
-            seed: self.seed.clone(),
-            cluster: None,
-            condition: self.condition.clone(),
-            drop_highest: 0,
-        })
-    }
-
-    /// Refuses what no design can be judged by.
-    fn check(&self) -> anyhow::Result<()> {
-        if self.form.of_curves() {
-            return Err(usage(format!("--form {}: it is a law of loss curves, not of runs", self.form.name())));
-        }
-        if self.loss.is_robust() {
-            return Err(usage(format!("--loss {}: only lsq and log-lsq have a noise to design for", self.loss.name())));
-        }
-        match self.sigma {
-            Some(sd) if !(sd > 0.0 && sd.is_finite()) => {
-                Err(usage(format!("--sigma {sd}: a standard deviation is a positive number")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The samples of the table, by group, with the noise of repeated seeds where there are any.
-    pub(super) fn samples(&self) -> anyhow::Result<(Vec<Named>, Noise)> {
-        self.check()?;
-        let Some(file) = &self.file else { return Err(usage("a table of results is needed")) };
-        let columns = self.columns()?;
-        let source = columns.read(file, columns.inputs(self.form)?)?;
-        source.say();
-        let noise = match (self.sigma, &self.seed) {
-            (Some(sd), _) => Noise::Known { sd, freedom: None },
-            (None, None) => Noise::FromResiduals,
-            (None, Some(_)) => match source.table.replicate_sd(self.loss != Objective::LeastSquares) {
-                Some((sd, freedom)) => {
-                    output::note(&format!(
-                        "noise of one loss from repeated seeds: {sd:.2e} ({freedom} degrees of freedom)"
-                    ));
-                    Noise::Known { sd, freedom: Some(freedom) }
-                }
-                None => Noise::FromResiduals,
-            },
-        };
-        let groups = source.groups().into_iter().filter(|group| !group.rows.is_empty());
-        Ok((groups.map(|group| (group.name.clone(), group.sample())).collect(), noise))
-    }
-
-    /// The curves, one for each group of the table, and the noise around them.
-    pub(super) fn curves(&self) -> anyhow::Result<Vec<Curve>> {
-        self.check()?;
-        if self.file.is_none() {
-            let sd = self.sigma.ok_or_else(|| usage("--sigma has to give the noise of one loss"))?;
-            return Ok(vec![Curve { group: None, law: self.given()?, sd, sample: None }]);
-        }
-        let (samples, noise) = self.samples()?;
-        let mut out = Vec::new();
-        let mut reasons = Vec::new();
-        for (group, sample) in samples {
-            let options = FitOptions {
-                objective: self.loss,
-                interval: IntervalMethod::None,
-                leave_one_out: false,
-                noise,
-                ..FitOptions::new(self.form)
-            };
-            let name = group.as_deref().unwrap_or("all").to_owned();
-            match fit(&sample, &options) {
-                Ok(fit) => {
-                    let sd = match noise {
-                        Noise::Known { sd, .. } => sd,
-                        Noise::FromResiduals => fit.residual_sd,
-                    };
-                    if sd <= 0.0 {
-                        return Err(usage(format!("{name}: the curve fits without residuals; hint: --sigma SD")));
-                    }
-                    out.push(Curve { group, law: fit.law, sd, sample: Some(sample) });
-                }
-                Err(error) => reasons.push(format!("{name}: {error}")),
-            }
-        }
-        reasons.iter().for_each(|reason| output::note(reason));
-        if out.is_empty() {
-            return Err(exit(ExitStatus::NoFit, "no group has a fitted curve"));
-        }
-        Ok(out)
-    }
-
-    /// The law of --params.
-    fn given(&self) -> anyhow::Result<Law> {
-        let names = self.form.parameters();
-        let pairs: Vec<&(String, f64)> = self.params.iter().flatten().collect();
-        let wrong = || usage(format!("--params: {} has {}, none of them negative", self.form.name(), names.join(", ")));
-        if pairs.iter().any(|(name, value)| !names.contains(&&**name) || *value < 0.0) || pairs.len() != names.len() {
-            return Err(wrong());
-        }
-        let value = |name: &&str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| *value).ok_or_else(wrong);
-        Ok(Law { form: self.form, parameters: names.iter().map(value).collect::<Result<_, _>>()? })
-    }
-}
-
-/// Values of some inputs: `x=1e18,1e19`, `n=1e8,2e8:d=2e9`, `n=1e8..1e10/5:tpp=20,40`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
-    /// For each name its values.
-    axes: Vec<(String, Vec<f64>)>,
-}
-
-/// A list of numbers, any of which may be a range LO..HI/K of K numbers in geometric progression.
-fn parse_list(text: &str) -> Result<Vec<f64>, String> {
-    let mut out = Vec::new();
-    for part in text.split(',') {
-        let range = part.split_once("..").and_then(|(lo, rest)| {
-            let (hi, count) = rest.split_once('/')?;
-            let (lo, hi, count) = (parse_quantity(lo)?, parse_quantity(hi)?, count.trim().parse::<usize>().ok()?);
-            (lo > 0.0 && hi > lo && (2..=10_000).contains(&count)).then_some((lo, hi, count))
-        });
-        match (range, parse_quantity(part)) {
-            (Some((lo, hi, count)), _) => {
-                out.extend((0..count).map(|i| lo * (hi / lo).powf(i as f64 / (count - 1) as f64)));
-            }
-            (None, Some(value)) if value > 0.0 => out.push(value),
-            _ => return Err(format!("'{part}' is neither a positive number nor a range LO..HI/COUNT")),
-        }
-    }
-    Ok(out)
-}
-
-/// `--grid` and `--candidates`
-fn parse_grid(text: &str) -> Result<Grid, String> {
-    let axis = |part: &str| {
-        let (name, values) = part.split_once('=').ok_or_else(|| format!("'{part}' is not INPUT=VALUE,..."))?;
-        let name = name.trim().to_owned();
-        if !["x", "n", "d", "u", "tpp"].contains(&name.as_str()) {
-            return Err(format!("'{name}' is none of x, n, d, u and tpp (tokens per parameter)"));
-        }
-        Ok((name, parse_list(values)?))
-    };
-    Ok(Grid { axes: text.split(':').map(axis).collect::<Result<_, String>>()? })
-}
-
-impl Grid {
-    /// Every combination of its values, as inputs of `form`.
-    fn points(&self, form: &dyn Form) -> anyhow::Result<Vec<Vec<f64>>> {
-        let mut combinations: Vec<Vec<f64>> = vec![Vec::new()];
-        for (_, values) in &self.axes {
-            let longer = |before: Vec<f64>| values.iter().map(move |value| [&before[..], &[*value]].concat());
-            combinations = combinations.into_iter().flat_map(longer).collect();
-        }
-        let at = |name: &str| self.axes.iter().position(|(axis, _)| axis == name);
-        let input = |input: &Input, values: &[f64]| {
-            let name = input.option().trim_start_matches('-');
-            match (at(name), at("n"), at("tpp")) {
-                (Some(own), _, _) => Some(values[own]),
-                (None, Some(n), Some(tpp)) if *input == Input::Tokens => Some(values[n] * values[tpp]),
-                _ => None,
-            }
-        };
-        let missing = || {
-            let names: Vec<&str> = form.inputs().iter().map(|i| i.option().trim_start_matches('-')).collect();
-            usage(format!("a grid of {} gives {}, such as {}", form.name(), names.join(" and "), example(form)))
-        };
-        let point = |values: Vec<f64>| {
-            form.inputs().iter().map(|i| input(i, &values).ok_or_else(missing)).collect::<anyhow::Result<Vec<f64>>>()
-        };
-        combinations.into_iter().map(point).collect()
-    }
-}
-
-fn example(form: &dyn Form) -> &'static str {
-    if form.inputs().contains(&Input::X) { "x=1e18,1e19,1e20" } else { "n=1e8,3e8:tpp=10,20,40" }
-}
 
 /// Say what a set of runs could tell, before any of them is run
 #[derive(clap::Args, Debug)]
@@ -311,11 +64,6 @@ pub struct DesignArgs {
     table: bool,
     #[command(flatten)]
     format: FormatArgs,
-}
-
-/// A positive number with an optional suffix.
-pub(super) fn parse_scale(text: &str) -> Result<f64, String> {
-    parse_quantity(text).filter(|value| *value > 0.0).ok_or_else(|| format!("'{text}' is not a positive number"))
 }
 
 impl DesignArgs {
@@ -368,7 +116,7 @@ impl DesignArgs {
         let [x] = &proposal.inputs.columns[..] else {
             return Err(usage(format!("--add needs --candidates for {}, such as {}", form.name(), example(form))));
         };
-        let (lo, hi) = x.iter().fold((f64::INFINITY, 0.0_f64), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+        let (lo, hi) = ends(x);
         let decades = (hi / lo).log10() + 2.0;
         let steps = (decades * CANDIDATES_PER_DECADE as f64).round().max(1.0) as usize;
         Ok((0..=steps).map(|i| vec![0.1 * lo * 10f64.powf(decades * i as f64 / steps as f64)]).collect())
@@ -392,7 +140,7 @@ const SIMULATED_COLUMNS: &[&str] =
 impl Judged {
     fn floor(&self) -> Option<&'static str> {
         let form = self.curve.law.form;
-        form.floor().map(|t| form.terms()[t].name)
+        form.floor_name()
     }
 
     /// One row for each parameter, and one for the difference of two floors.
@@ -539,51 +287,9 @@ impl Judged {
     }
 }
 
-/// Writes a sheet; for a terminal with three significant digits, and without those of the `optional` columns in which
-/// there is nothing but zeros.
-pub(super) fn write(sheet: Sheet, format: Format, more: Map<String, Value>, optional: &[&str]) -> anyhow::Result<()> {
-    if format != Format::Table {
-        return sheet.write(format, more);
-    }
-    let nothing = |cell: &Value| cell.is_null() || cell.as_f64() == Some(0.0);
-    let mut out = sheet.clone();
-    for (at, column) in sheet.columns.iter().enumerate() {
-        if optional.contains(column) && sheet.rows.iter().all(|row| nothing(&row[at])) {
-            out = without(out, column);
-        }
-    }
-    for at in 0..out.columns.len() {
-        let text = |cell: &Value| match cell.as_f64().filter(|_| !cell.is_u64()) {
-            Some(value) => display::significant(value, 3),
-            None => cell.to_string(),
-        };
-        if !out.rows.iter().all(|row| row[at].is_null() || row[at].is_number()) {
-            continue;
-        }
-        // Numbers as text are padded, because only numbers are set flush right.
-        let width = out.rows.iter().map(|row| text(&row[at]).len()).max().unwrap_or(0);
-        for row in out.rows.iter_mut().filter(|row| !row[at].is_null()) {
-            row[at] = json!(format!("{:>width$}", text(&row[at])));
-        }
-    }
-    out.write(format, more)
-}
-
-/// A sheet that lacks a column, for one that would be empty.
-pub(super) fn without(sheet: Sheet, column: &str) -> Sheet {
-    let keep = |at: &usize| sheet.columns[*at] != column;
-    let kept: Vec<usize> = (0..sheet.columns.len()).filter(keep).collect();
-    Sheet {
-        columns: kept.iter().map(|at| sheet.columns[*at]).collect(),
-        rows: sheet.rows.iter().map(|row| kept.iter().map(|at| row[*at].clone()).collect()).collect(),
-    }
-}
-
 /// `x=1e20` or `n=1e8,d=2e9`
 fn point_text(form: &dyn Form, point: &[f64]) -> String {
-    let part = |(input, value): (&Input, &f64)| {
-        format!("{}={}", input.option().trim_start_matches('-'), display::significant(*value, 4))
-    };
+    let part = |(input, value): (&Input, &f64)| format!("{}={}", input.letter(), display::significant(*value, 4));
     form.inputs().iter().zip(point).map(part).collect::<Vec<_>>().join(",")
 }
 
@@ -649,11 +355,11 @@ pub fn run(args: DesignArgs) -> anyhow::Result<ExitStatus> {
         let rows = if args.add.is_some() { one.addition_rows() } else { one.rows(args.simulate.is_some()) };
         sheet.rows.extend(rows);
     }
-    let sheet = if args.curve.group.is_none() { without(sheet, "group") } else { sheet };
+    let sheet = if args.curve.group.is_none() { sheet.without("group") } else { sheet };
     let designs: Vec<Value> = judged.iter().map(Judged::document).collect();
     let more = Map::from_iter([("designs".to_owned(), json!(designs))]);
     judged.iter().flat_map(Judged::notes).for_each(|note| output::note(&note));
-    write(sheet, format, more, &[])?;
+    sheet.write_short(format, more, &[])?;
     Ok(ExitStatus::Done)
 }
 
@@ -677,28 +383,7 @@ fn table(args: &DesignArgs, curves: &[Curve]) -> anyhow::Result<ExitStatus> {
             curve.group.as_ref().map_or(String::new(), |group| format!("{group}: "))
         ));
     }
-    let sheet = if args.curve.group.is_none() { without(sheet, "group") } else { sheet };
-    write(sheet, args.format.chosen(), Map::new(), &[])?;
+    let sheet = if args.curve.group.is_none() { sheet.without("group") } else { sheet };
+    sheet.write_short(args.format.chosen(), Map::new(), &[])?;
     Ok(ExitStatus::Done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis::forms;
-
-    #[test]
-    fn grids_give_every_combination() {
-        let of = |text: &str, form: &dyn Form| parse_grid(text).unwrap().points(form);
-        assert_eq!(of("x=1e18,1e19", forms::power_floor()).unwrap(), [[1e18], [1e19]]);
-        let two = of("n=1e8,2e8:d=2B,4B", forms::chinchilla()).unwrap();
-        assert_eq!(two, [[1e8, 2e9], [1e8, 4e9], [2e8, 2e9], [2e8, 4e9]]);
-        assert_eq!(of("n=1e8:tpp=20", forms::chinchilla()).unwrap(), [[1e8, 2e9]]);
-        let range = of("x=1e18..1e20/3", forms::power_floor()).unwrap();
-        assert!(range.len() == 3 && (range[1][0] / 1e19 - 1.0).abs() < 1e-12);
-        assert!(of("n=1e8", forms::chinchilla()).is_err());
-        for bad in ["x", "y=1", "x=-1", "x=1e18..1e20", "x="] {
-            assert!(parse_grid(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -121,18 +121,16 @@ impl FitArgs {
             return Ok(Noise::Known { sd, freedom: None });
         }
         let Some(column) = &self.columns.seed else { return Ok(Noise::FromResiduals) };
-        let (sd, freedom) = source.table.replicate_sd(objective != Objective::LeastSquares).ok_or_else(|| {
+        source.seed_noise(objective.is_logarithmic()).ok_or_else(|| {
             usage(format!("--seed {column}: no two rows agree in everything else, so seeds say nothing of the noise"))
-        })?;
-        output::note(&format!("noise of one loss from repeated seeds: {sd:.2e} ({freedom} degrees of freedom)"));
-        Ok(Noise::Known { sd, freedom: Some(freedom) })
+        })
     }
 }
 
 /// The inputs of a form from `x=...` or `n=...,d=...`.
 fn point(form: &dyn Form, pairs: &[(String, f64)]) -> anyhow::Result<Vec<f64>> {
     let value = |input: &analysis::forms::Input| {
-        let name = input.option().trim_start_matches('-');
+        let name = input.letter();
         let found = pairs.iter().find(|(key, value)| key == name && *value > 0.0).map(|(_, value)| *value);
         found.ok_or_else(|| usage(format!("--at: {} needs {name}=NUMBER, a positive one", form.name())))
     };
@@ -252,7 +250,7 @@ fn rows(groups: &[GroupFit], form: &dyn Form) -> Sheet {
 /// Everything for a terminal: two lines per group, value above error, so that it fits in 80 columns; then notes.
 fn text(source: &Source, groups: &[GroupFit], options: &FitOptions) -> String {
     let form = options.form;
-    let floor = form.floor().map(|k| form.terms()[k].name);
+    let floor = form.floor_name();
     let mut header = vec!["group".to_owned(), "n".to_owned()];
     header.extend(form.parameters().iter().map(|name| format!("{name} ± se")));
     if let Some(floor) = floor.filter(|_| options.interval != IntervalMethod::None) {

@@ -1,7 +1,7 @@
 //! The table that a command fits, its columns and its rows.
 
 use crate::analysis::forms::{Form, Input};
-use crate::analysis::{Columns, Row, Sample, Table};
+use crate::analysis::{Columns, Noise, Row, Sample, Table};
 use crate::cli::{output, usage};
 use crate::expression::Expression;
 use serde_json::{Value, json};
@@ -24,12 +24,6 @@ pub struct ColumnArgs {
     /// Column of the distinct training tokens
     #[arg(long, value_name = "COL")]
     pub u: Option<String>,
-    /// Column of the step of a point on a loss curve
-    #[arg(long, value_name = "COL")]
-    pub step: Option<String>,
-    /// Column of the learning rate of a point on a loss curve
-    #[arg(long, value_name = "COL")]
-    pub lr: Option<String>,
     /// Column of the loss
     #[arg(long, value_name = "COL")]
     pub y: String,
@@ -42,7 +36,7 @@ pub struct ColumnArgs {
     /// Column that tells repetitions with different seeds apart; their spread gives the noise of one loss
     #[arg(long, value_name = "COL")]
     pub seed: Option<String>,
-    /// Column of the run: rows of one run are drawn together by a bootstrap, and are one loss curve
+    /// Column of the run: rows of one run are drawn together by a bootstrap
     #[arg(long, value_name = "COL")]
     pub cluster: Option<String>,
     /// Rows to take, such as "depth >= 8 and architecture in [samba, sambay]"
@@ -60,8 +54,6 @@ impl ColumnArgs {
             Input::Parameters => self.n.as_ref(),
             Input::Tokens => self.d.as_ref(),
             Input::Unique => self.u.as_ref(),
-            Input::Step => self.step.as_ref(),
-            Input::Rate => self.lr.as_ref(),
         }
     }
 
@@ -71,9 +63,6 @@ impl ColumnArgs {
             form.inputs().iter().filter(|input| self.of(**input).is_none()).map(|input| input.option()).collect();
         if !missing.is_empty() {
             return Err(usage(format!("--form {} needs {} as well", form.name(), missing.join(" and "))));
-        }
-        if form.of_curves() && self.cluster.is_none() {
-            return Err(usage(format!("--form {} needs --cluster, which tells the loss curves apart", form.name())));
         }
         Ok(form.inputs().iter().filter_map(|input| self.of(*input).cloned()).collect())
     }
@@ -167,6 +156,14 @@ impl Source {
             Group { rows: self.table.rows.iter().filter(|row| row.group == name).cloned().collect(), name, excluded }
         };
         self.table.groups().into_iter().map(of).collect()
+    }
+
+    /// The noise of one loss (of its logarithm where `log`) from rows that repeat others with another seed, and says it;
+    /// `None` when none do.
+    pub fn seed_noise(&self, log: bool) -> Option<Noise> {
+        let (sd, freedom) = self.table.replicate_sd(log)?;
+        output::note(&format!("noise of one loss from repeated seeds: {sd:.2e} ({freedom} degrees of freedom)"));
+        Some(Noise::Known { sd, freedom: Some(freedom) })
     }
 
     /// What a JSON document says of the data.

@@ -1,8 +1,9 @@
 //! `lossfloor isoflop`
 
-use super::design::{parse_scale, without, write};
 use super::input::{ColumnArgs, Group};
+use super::parse_scale;
 use super::sheet::{Format, FormatArgs, Sheet};
+use crate::analysis::forms::FLOPS_PER_PARAMETER_TOKEN;
 use crate::analysis::isoflop::{
     self, Allocation, AllocationIntervals, Budget, Flaw, LogLog, Method, Optimum, Size, allocation,
     allocation_intervals,
@@ -11,9 +12,6 @@ use crate::analysis::{ConfidenceInterval, Fit, FitOptions, IntervalMethod, Objec
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
-
-/// Training FLOPs per parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
-const FLOPS_PER_PARAMETER_TOKEN: f64 = 6.0;
 
 /// Which of the tables to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -117,7 +115,7 @@ impl IsoflopArgs {
                 (flops.iter().zip(&n).map(|(flops, n)| flops / per / n).collect(), flops)
             }
         };
-        let sample = Sample { inputs: forms::Inputs { columns: vec![n, tokens], ..raw.inputs.clone() }, ..raw };
+        let sample = Sample { inputs: forms::Inputs { columns: vec![n, tokens] }, ..raw };
         let budgets = isoflop::budgets(&spent, &self.budgets, self.tolerance);
         let options = FitOptions {
             objective: self.loss,
@@ -349,10 +347,10 @@ pub fn run(args: IsoflopArgs) -> anyhow::Result<ExitStatus> {
             }
         };
         let sheet = Sheet { columns: columns.to_vec(), rows };
-        let sheet = if args.columns.group.is_none() { without(sheet, "group") } else { sheet };
+        let sheet = if args.columns.group.is_none() { sheet.without("group") } else { sheet };
         // On a terminal without what follows from the other columns.
         let derived: &[&str] = if format == Format::Table { &["runs", "d_opt", "d_low", "d_high"] } else { &[] };
-        derived.iter().fold(sheet, |sheet, column| without(sheet, column))
+        derived.iter().fold(sheet, |sheet, column| sheet.without(column))
     };
     found.iter().flat_map(Found::notes).for_each(|note| output::note(&note));
     match (format, args.show) {
@@ -364,17 +362,17 @@ pub fn run(args: IsoflopArgs) -> anyhow::Result<ExitStatus> {
             ];
             sheet(Show::Optima).write(Format::Json, laws.into_iter().chain(rest).collect::<Map<_, _>>())?;
         }
-        (format, Some(show)) => write(sheet(show), format, Map::new(), OPTIONAL)?,
+        (format, Some(show)) => sheet(show).write_short(format, Map::new(), OPTIONAL)?,
         (Format::Table, None) => {
-            write(sheet(Show::Optima), Format::Table, Map::new(), OPTIONAL)?;
+            sheet(Show::Optima).write_short(Format::Table, Map::new(), OPTIONAL)?;
             output::print("")?;
-            write(sheet(Show::Laws), Format::Table, Map::new(), OPTIONAL)?;
+            sheet(Show::Laws).write_short(Format::Table, Map::new(), OPTIONAL)?;
             if !args.at.is_empty() {
                 output::print("")?;
-                write(sheet(Show::Allocation), Format::Table, Map::new(), OPTIONAL)?;
+                sheet(Show::Allocation).write_short(Format::Table, Map::new(), OPTIONAL)?;
             }
         }
-        (format, None) => write(sheet(Show::Laws), format, Map::new(), OPTIONAL)?,
+        (format, None) => sheet(Show::Laws).write_short(format, Map::new(), OPTIONAL)?,
     }
     let usable = |found: &Found| found.optima.iter().flat_map(|(_, optima)| optima).any(|o| o.usable().is_some());
     if !found.iter().any(usable) {

@@ -2,13 +2,16 @@
 
 pub mod calibrate;
 pub mod compare;
+mod curve;
 pub mod design;
 pub mod fit;
+mod grid;
 pub mod input;
 pub mod isoflop;
 pub mod plot;
 pub mod robustness;
 pub mod rollout;
+mod sets;
 pub mod sheet;
 
 use crate::analysis::forms::{FORMS, Form, lookup};
@@ -31,4 +34,11 @@ fn parse_pairs(text: &str) -> Result<Vec<(String, f64)>, String> {
         Some((name.trim().to_owned(), crate::units::parse_quantity(value)?))
     };
     text.split(',').map(|part| pair(part).ok_or_else(|| format!("'{part}' is not NAME=NUMBER"))).collect()
+}
+
+/// A positive number with an optional suffix.
+fn parse_scale(text: &str) -> Result<f64, String> {
+    crate::units::parse_quantity(text)
+        .filter(|value| *value > 0.0)
+        .ok_or_else(|| format!("'{text}' is not a positive number"))
 }

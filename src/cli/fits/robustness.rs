@@ -1,7 +1,7 @@
 //! `lossfloor robustness`
 
 use super::input::ColumnArgs;
-use super::rollout::{DataSet, applicable, brief, data_sets, say_reasons};
+use super::sets::{DataSet, applicable, brief, data_sets, say_reasons};
 use super::sheet::{Format, FormatArgs, Sheet};
 use super::{parse_form, parse_pairs};
 use crate::analysis::forms::{Form, Input};
@@ -215,7 +215,7 @@ fn point(pairs: &[(String, f64)]) -> anyhow::Result<Points> {
     for (name, value) in pairs {
         let input = [Input::X, Input::Parameters, Input::Tokens, Input::Unique]
             .into_iter()
-            .find(|input| input.option().trim_start_matches('-') == name)
+            .find(|input| input.letter() == name)
             .filter(|_| *value > 0.0 && value.is_finite());
         known.push(input.ok_or_else(|| usage(format!("--at {name}={value}: positive values of x, n, d or u")))?);
     }
@@ -225,7 +225,7 @@ fn point(pairs: &[(String, f64)]) -> anyhow::Result<Points> {
 
 /// The inputs of one point.
 fn inputs(point: &Points) -> Value {
-    let input = |input: Input| Some((input.option().trim_start_matches('-').to_owned(), json!(point.input(input)?[0])));
+    let input = |input: Input| Some((input.letter().to_owned(), json!(point.input(input)?[0])));
     [Input::X, Input::Parameters, Input::Tokens, Input::Unique].into_iter().filter_map(input).collect()
 }
 

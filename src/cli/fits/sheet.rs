@@ -79,6 +79,51 @@ impl Sheet {
         }
     }
 
+    /// The columns for which `keep` holds, given their place and name.
+    pub fn keep(&self, keep: impl Fn(usize, &str) -> bool) -> Self {
+        let kept: Vec<usize> = (0..self.columns.len()).filter(|at| keep(*at, self.columns[*at])).collect();
+        let pick = |row: &Vec<Value>| kept.iter().map(|at| row[*at].clone()).collect();
+        Self { columns: kept.iter().map(|at| self.columns[*at]).collect(), rows: self.rows.iter().map(pick).collect() }
+    }
+
+    /// The sheet without a column.
+    pub fn without(&self, column: &str) -> Self {
+        self.keep(|_, name| name != column)
+    }
+
+    /// Whether a column says different things, empty cells aside.
+    pub fn varies(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().map(|row| &row[column]).filter(|cell| !cell.is_null());
+        let first = cells.next();
+        cells.any(|cell| Some(cell) != first)
+    }
+
+    /// Writes the rows; for a terminal with three significant digits, and without those of the `optional` columns in
+    /// which there is nothing but zeros.
+    pub fn write_short(&self, format: Format, more: Map<String, Value>, optional: &[&str]) -> anyhow::Result<()> {
+        if format != Format::Table {
+            return self.write(format, more);
+        }
+        let nothing = |row: &Vec<Value>, at: usize| row[at].is_null() || row[at].as_f64() == Some(0.0);
+        let empty = |at: usize, name: &str| optional.contains(&name) && self.rows.iter().all(|row| nothing(row, at));
+        let mut out = self.keep(|at, name| !empty(at, name));
+        for at in 0..out.columns.len() {
+            let text = |cell: &Value| match cell.as_f64().filter(|_| !cell.is_u64()) {
+                Some(value) => display::significant(value, 3),
+                None => cell.to_string(),
+            };
+            if !out.rows.iter().all(|row| row[at].is_null() || row[at].is_number()) {
+                continue;
+            }
+            // Numbers as text are padded, because only numbers are set flush right.
+            let width = out.rows.iter().map(|row| text(&row[at]).len()).max().unwrap_or(0);
+            for row in out.rows.iter_mut().filter(|row| !row[at].is_null()) {
+                row[at] = Value::String(format!("{:>width$}", text(&row[at])));
+            }
+        }
+        out.write(format, more)
+    }
+
     fn is_number(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().map(|row| &row[column]).filter(|cell| !cell.is_null()).peekable();
         cells.peek().is_some() && cells.all(Value::is_number)

@@ -49,14 +49,7 @@ impl LossCurves {
             let points = decimated(&points, self.x.scale, MOST);
             panel.lines.push(Line { look, points, stroke: Stroke::Own, thin: true });
         }
-        Chart {
-            title: self.title.clone(),
-            width: self.width,
-            panels: vec![panel.into()],
-            columns: 1,
-            legend,
-            caption_note: None,
-        }
+        Chart::single(&self.title, self.width, panel, legend, None)
     }
 }
 

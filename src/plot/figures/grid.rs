@@ -47,14 +47,7 @@ impl GridSearch {
             best: Best::Least,
         };
         let note = if missing { "Framed: least loss. Hatched: no value." } else { "Framed: least loss." };
-        Chart {
-            title: self.title.clone(),
-            width: self.width,
-            panels: vec![panel.into()],
-            columns: 1,
-            legend: Vec::new(),
-            caption_note: Some(note.to_owned()),
-        }
+        Chart::single(&self.title, self.width, panel, Vec::new(), Some(note.to_owned()))
     }
 }
 

@@ -73,13 +73,6 @@ impl ProfileCurves {
             direction: Direction::Horizontal,
         });
         let note = (!panel.rug.is_empty()).then(|| "Triangles on the axis: fitted values.".to_owned());
-        Chart {
-            title: self.title.clone(),
-            width: self.width,
-            panels: vec![panel.into()],
-            columns: 1,
-            legend,
-            caption_note: note,
-        }
+        Chart::single(&self.title, self.width, panel, legend, note)
     }
 }

@@ -70,14 +70,7 @@ impl Reducible {
         if below > 0 {
             note += &format!(" Not shown: {below} point(s) at or below their C.");
         }
-        Chart {
-            title: self.title.clone(),
-            width: self.width,
-            panels: vec![panel.into()],
-            columns: 1,
-            legend,
-            caption_note: Some(note),
-        }
+        Chart::single(&self.title, self.width, panel, legend, Some(note))
     }
 }
 
