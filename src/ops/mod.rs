@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod boundary;
+pub mod cached_attention;
 pub mod causal_conv1d;
 pub mod embedding;
 pub mod gate;
