@@ -8,7 +8,7 @@
 //! | L1 | `config` `record` `data` `bridge`* |
 //! | L2 | `runs` `ops`* |
 //! | L3 | `nn`* |
-//! | L4 | `train`* `sweep` `analysis` |
+//! | L4 | `train`* `decode`* `sweep` `analysis` |
 //! | L5 | `plot` `report` `verify`* |
 //! | L6 | `study` `cli` |
 //!
@@ -34,6 +34,8 @@ pub mod units;
 
 #[cfg(feature = "torch")]
 pub mod bridge;
+#[cfg(feature = "torch")]
+pub mod decode;
 #[cfg(feature = "torch")]
 pub mod nn;
 #[cfg(feature = "torch")]

@@ -1,12 +1,10 @@
 //! Self- and cross-attention layers, plain or differential.
 
-use super::{
-    Extension, KvCache, LayerContext, LayerState, Linear, Mixer, Norm, ParamStore, Place, RotaryEmbedding, Wanted,
-};
+use super::{Extension, LayerContext, LayerState, Linear, Mixer, Norm, ParamStore, Place, RotaryEmbedding, Wanted};
 use crate::arch::{AttentionForm, ModelShape, NormKind};
 use crate::ops::Backend;
 use crate::ops::attention::{AttentionOptions, Difference, attention, differential_attention};
-use crate::ops::cached_attention::{Cached, cached_attention, cached_differential_attention};
+use crate::ops::cached_attention::{KvCache, Positions, cached_attention, cached_differential_attention, take_step};
 use crate::ops::linear::{Weight, linear};
 use crate::ops::rope::{Heads, RopeTables, split_heads};
 use tch::{Kind, Tensor};
@@ -14,10 +12,7 @@ use tch::{Kind, Tensor};
 /// Differential attention between a layer's projections: λ and the norm of the difference.
 #[derive(Debug)]
 pub struct DifferentialHeads {
-    q1: Tensor,
-    k1: Tensor,
-    q2: Tensor,
-    k2: Tensor,
+    lambda: Lambda,
     norm: Norm,
     /// λ0 = 0.8 − 0.6 exp(−0.3 i), i the layer.
     initial: f64,
@@ -26,20 +21,21 @@ pub struct DifferentialHeads {
 impl DifferentialHeads {
     /// Parameters under `name`, of layer `layer`.
     pub fn new(params: &ParamStore, name: &str, layer: usize) -> Self {
-        let get = |part: &str| params.get(&format!("{name}.{part}"));
-        Self {
-            q1: get("lambda_q1"),
-            k1: get("lambda_k1"),
-            q2: get("lambda_q2"),
-            k2: get("lambda_k2"),
-            norm: Norm::new(params, &format!("{name}.subln"), NormKind::Rms),
-            initial: 0.8 - 0.6 * (-0.3 * layer as f64).exp(),
-        }
+        let vectors = ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"];
+        let vectors = vectors.map(|part| params.get(&format!("{name}.{part}")));
+        let initial = 0.8 - 0.6 * (-0.3 * layer as f64).exp();
+        let lambda = match vectors.iter().any(Tensor::requires_grad) {
+            true => Lambda::Trained(vectors),
+            false => Lambda::Fixed(lambda_of(&vectors, initial)),
+        };
+        Self { lambda, norm: Norm::new(params, &format!("{name}.subln"), NormKind::Rms), initial }
     }
 
-    /// λ = exp(λ_q1·λ_k1) − exp(λ_q2·λ_k2) + λ0, one scalar for the layer.
     fn lambda(&self) -> Tensor {
-        self.q1.dot(&self.k1).exp() - self.q2.dot(&self.k2).exp() + self.initial
+        match &self.lambda {
+            Lambda::Trained(vectors) => lambda_of(vectors, self.initial),
+            Lambda::Fixed(lambda) => lambda.shallow_clone(),
+        }
     }
 
     /// Heads [b, t, h, e] from queries, keys and values of that layout.
@@ -49,13 +45,33 @@ impl DifferentialHeads {
     }
 
     /// Heads [b, h, e] of queries of that layout over a cache.
-    pub fn run_cached(&self, q: &Tensor, cached: Cached, backend: Backend) -> Tensor {
-        cached_differential_attention(q, cached, self.difference(&self.lambda()), backend)
+    pub fn run_cached(
+        &self,
+        q: &Tensor,
+        cache: &KvCache,
+        positions: Positions,
+        scale: f64,
+        backend: Backend,
+    ) -> Tensor {
+        cached_differential_attention(q, cache, positions, scale, self.difference(&self.lambda()), backend)
     }
 
     fn difference<'a>(&'a self, lambda: &'a Tensor) -> Difference<'a> {
         Difference { lambda, gain: self.norm.gain(), scale: 1.0 - self.initial }
     }
+}
+
+/// The weight of the second map: of the vectors that are trained for it, or worked out once.
+#[derive(Debug)]
+enum Lambda {
+    /// λ_q1, λ_k1, λ_q2, λ_k2.
+    Trained([Tensor; 4]),
+    Fixed(Tensor),
+}
+
+/// λ = exp(λ_q1·λ_k1) − exp(λ_q2·λ_k2) + λ0, one scalar for the layer.
+fn lambda_of([q1, k1, q2, k2]: &[Tensor; 4], initial: f64) -> Tensor {
+    q1.dot(k1).exp() - q2.dot(k2).exp() + initial
 }
 
 /// Projections of a layer with keys and values of its own.
@@ -204,7 +220,11 @@ impl Attention {
     /// Heads for the next tokens of prompts of which `start` have been seen.
     fn heads_of_prompt(&self, x_btw: &Tensor, start: i64, run: &mut Extension) -> Tensor {
         let (backend, time) = (run.context.backend, x_btw.size()[1]);
-        let (mut q, own) = self.project(x_btw, self.tables(run, time).as_ref(), backend);
+        let tables = self.rope.as_ref().and(run.rope).map(|(cos, sin)| {
+            let part = |table: &Tensor| table.narrow(0, start, time);
+            (part(cos), part(sin))
+        });
+        let (mut q, own) = self.project(x_btw, tables.as_ref(), backend);
         if run.wanted == Wanted::Last {
             q = q.narrow(1, time - 1, 1);
         }
@@ -229,26 +249,29 @@ impl Attention {
     }
 
     /// Heads for one token of each sequence.
-    fn heads_of_tokens(&self, x_b1w: &Tensor, positions: &Tensor, bound: i64, run: &mut Extension) -> Tensor {
+    fn heads_of_tokens(&self, x_b1w: &Tensor, positions: Positions, run: &mut Extension) -> Tensor {
         let backend = run.context.backend;
-        // Sequences take the place of time, so that each has its own angles.
-        let (q, own) = self.project(&x_b1w.transpose(0, 1), self.tables(run, 1).as_ref(), backend);
+        let packed = self.packed(&x_b1w.squeeze_dim(1), backend);
+        let tables = self.rope.as_ref().and(run.rope);
         let cache = run.cache(self.kv_layer());
-        if let Some((k, v)) = own {
-            cache.store_each(&k.squeeze_dim(0), &v.squeeze_dim(0), positions);
-        }
-        let KvCache { k_bkse, v_bkse } = cache;
-        let cached = Cached { k_bkse, v_bkse, positions, bound, scale: self.options.scale };
-        let q = q.squeeze_dim(0);
+        let keys = if let Projections::Own(_) = self.projections { self.heads.keys } else { 0 };
+        let q = take_step(&packed, Heads { keys, ..self.heads }, tables, positions, cache, backend);
         let heads = match &self.differential {
-            None => cached_attention(&q, cached, backend),
-            Some(differential) => differential.run_cached(&q, cached, backend),
+            None => cached_attention(&q, cache, positions, self.options.scale, backend),
+            Some(differential) => differential.run_cached(&q, cache, positions, self.options.scale, backend),
         };
         heads.unsqueeze(1)
     }
 
-    fn tables(&self, run: &Extension, time: i64) -> Option<RopeTables> {
-        self.rope.as_ref().and_then(|_| run.rotations(time))
+    /// Everything that is projected, side by side: queries and, of a layer with its own, keys and values.
+    fn packed(&self, x: &Tensor, backend: Backend) -> Tensor {
+        match &self.projections {
+            Projections::Own(OwnProjections::Joint(weight)) => linear(x, weight, backend),
+            Projections::Own(OwnProjections::Separate { q_proj, k_proj, v_proj }) => {
+                Tensor::cat(&[q_proj, k_proj, v_proj].map(|proj| proj.forward(x, backend)), -1)
+            }
+            Projections::Borrowing { q_proj, .. } => q_proj.forward(x, backend),
+        }
     }
 }
 
@@ -282,7 +305,7 @@ impl Mixer for Attention {
     fn extend(&self, x_btw: &Tensor, run: &mut Extension) -> Tensor {
         let heads = match run.place {
             Place::Prompt { start } => self.heads_of_prompt(x_btw, start, run),
-            Place::Token { positions, bound } => self.heads_of_tokens(x_btw, positions, bound, run),
+            Place::Token(positions) => self.heads_of_tokens(x_btw, positions, run),
         };
         self.finish(&heads, &mut run.context)
     }

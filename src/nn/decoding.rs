@@ -4,9 +4,10 @@
 //! decoder-hybrid-decoder that is the whole cross-decoder (arXiv 2507.06607, §2).
 
 use super::{DecoderLm, LayerContext};
+use crate::ops::cached_attention::{KvCache, Positions};
 use crate::ops::mamba::MambaState;
 use crate::ops::rope::RopeTables;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// What one layer keeps; the first axis is the sequence.
 #[derive(Debug)]
@@ -18,72 +19,13 @@ pub enum LayerState {
     Mamba(MambaState),
 }
 
-/// Keys and values, each [b, k, s, e]. Position p lies in slot p mod s: all positions have a slot of their own where s is
-/// the capacity; in a window's ring a new one takes that of the position which has just left the window.
-#[derive(Debug)]
-pub struct KvCache {
-    pub k_bkse: Tensor,
-    pub v_bkse: Tensor,
-}
-
-impl KvCache {
-    /// Room for `slots` positions.
-    pub fn empty([batch, heads, slots, width]: [i64; 4], at: (Kind, Device)) -> Self {
-        let zeros = || Tensor::zeros([batch, heads, slots, width], at);
-        Self { k_bkse: zeros(), v_bkse: zeros() }
-    }
-
-    fn slots(&self) -> i64 {
-        self.k_bkse.size()[2]
-    }
-
-    /// Stores positions `start`.. of keys and values [b, t, k, e]; of more than there are slots, the last ones.
-    pub fn store(&self, k_btke: &Tensor, v_btke: &Tensor, start: i64) {
-        let (slots, time) = (self.slots(), k_btke.size()[1]);
-        let mut from = (time - slots).max(0);
-        while from < time {
-            let slot = (start + from) % slots;
-            let count = (slots - slot).min(time - from);
-            for (cache, new) in [(&self.k_bkse, k_btke), (&self.v_bkse, v_btke)] {
-                cache.narrow(2, slot, count).copy_(&new.narrow(1, from, count).transpose(1, 2));
-            }
-            from += count;
-        }
-    }
-
-    /// Stores one position of each sequence, [b, k, e], in its slot [b].
-    pub fn store_each(&self, k_bke: &Tensor, v_bke: &Tensor, positions_b: &Tensor) {
-        let (batch, heads, slots, width) = self.k_bkse.size4().expect("a cache is [b, k, s, e]");
-        let slot = positions_b.remainder(slots).view([batch, 1, 1, 1]).expand([batch, heads, 1, width], false);
-        for (cache, new) in [(&self.k_bkse, k_bke), (&self.v_bkse, v_bke)] {
-            let _ = cache.shallow_clone().scatter_(2, &slot, &new.unsqueeze(2));
-        }
-    }
-
-    /// Positions `from`..`to`, which it holds, in order: [b, t, k, e].
-    pub fn read(&self, from: i64, to: i64) -> [Tensor; 2] {
-        let slots = self.slots();
-        let first = from % slots;
-        let before_wrap = (slots - first).min(to - from);
-        [&self.k_bkse, &self.v_bkse].map(|cache| {
-            let part = |slot: i64, count: i64| cache.narrow(2, slot, count).transpose(1, 2);
-            match to - from - before_wrap {
-                0 => part(first, before_wrap),
-                after => Tensor::cat(&[part(first, before_wrap), part(0, after)], 1),
-            }
-        })
-    }
-}
-
 impl LayerState {
     /// The part of some sequences, in the same memory.
     fn rows(&self, first: i64, count: i64) -> Self {
         let part = |t: &Tensor| t.narrow(0, first, count);
         match self {
             Self::Nothing => Self::Nothing,
-            Self::KeyValues(KvCache { k_bkse, v_bkse }) => {
-                Self::KeyValues(KvCache { k_bkse: part(k_bkse), v_bkse: part(v_bkse) })
-            }
+            Self::KeyValues(cache) => Self::KeyValues(cache.rows(first, count)),
             Self::Mamba(MambaState { conv_bkd, ssm_bdn }) => {
                 Self::Mamba(MambaState { conv_bkd: part(conv_bkd), ssm_bdn: part(ssm_bdn) })
             }
@@ -95,7 +37,7 @@ impl LayerState {
         let of = |t: &Tensor| t.numel() as u64 * t.kind().elt_size_in_bytes() as u64;
         match self {
             Self::Nothing => 0,
-            Self::KeyValues(KvCache { k_bkse, v_bkse }) => of(k_bkse) + of(v_bkse),
+            Self::KeyValues(KvCache { k_bkse, v_bkse, .. }) => of(k_bkse) + of(v_bkse),
             Self::Mamba(MambaState { conv_bkd, ssm_bdn }) => of(conv_bkd) + of(ssm_bdn),
         }
     }
@@ -125,6 +67,15 @@ impl DecodeState {
         self.layers.iter().map(LayerState::bytes).sum()
     }
 
+    /// Counts a step that is about to be taken.
+    ///
+    /// # Panics
+    /// When the longest sequence is at the capacity.
+    pub fn count_step(&mut self) {
+        assert!(self.longest < self.capacity, "the state is full: {} tokens", self.capacity);
+        self.longest += 1;
+    }
+
     /// Forgets all sequences.
     pub fn clear(&mut self) {
         let zero = |t: &Tensor| {
@@ -147,8 +98,8 @@ impl DecodeState {
 pub enum Place<'a> {
     /// The next tokens of prompts of which `start` have been seen.
     Prompt { start: i64 },
-    /// One token of each sequence at its position [b], all below `bound`.
-    Token { positions: &'a Tensor, bound: i64 },
+    /// One token of each sequence.
+    Token(Positions<'a>),
 }
 
 /// Which outputs of a layer are wanted of a part of a prompt.
@@ -173,15 +124,6 @@ pub struct Extension<'a> {
 }
 
 impl Extension<'_> {
-    /// Cosines and sines of `time` tokens, or of one token of each sequence.
-    pub fn rotations(&self, time: i64) -> Option<RopeTables> {
-        let (cos, sin) = self.rope?;
-        Some(match self.place {
-            Place::Prompt { start } => (cos.narrow(0, start, time), sin.narrow(0, start, time)),
-            Place::Token { positions, .. } => (cos.index_select(0, positions), sin.index_select(0, positions)),
-        })
-    }
-
     /// The cache of a layer with keys and values.
     ///
     /// # Panics
@@ -195,7 +137,7 @@ impl Extension<'_> {
 }
 
 /// Tokens of a prompt that go through the layers at once, over all rows: bounds the memory of activations.
-const PART_TOKENS: i64 = 1 << 15;
+const PART_TOKENS: i64 = 1 << 12;
 
 impl DecoderLm {
     /// Room for `batch` sequences of at most `capacity` tokens.
@@ -251,18 +193,28 @@ impl DecoderLm {
     /// # Panics
     /// When the longest sequence is at the state's capacity.
     pub fn step(&self, ids_b: &Tensor, state: &mut DecodeState) -> Tensor {
-        assert!(state.longest < state.capacity, "the state is full: {} tokens", state.capacity);
-        let positions = state.positions.shallow_clone();
+        state.count_step();
+        let bound = state.longest;
+        tch::no_grad(|| self.step_below(ids_b, state, bound))
+    }
+
+    /// As [`Self::step`], with the same work whatever the lengths, so that it can be recorded; the host's count is left to
+    /// [`DecodeState::count_step`].
+    pub fn step_anywhere(&self, ids_b: &Tensor, state: &mut DecodeState) -> Tensor {
+        self.step_below(ids_b, state, state.capacity)
+    }
+
+    fn step_below(&self, ids_b: &Tensor, state: &mut DecodeState, bound: i64) -> Tensor {
+        let DecodeState { layers, positions, rope, .. } = state;
         let mut run = Extension {
-            place: Place::Token { positions: &positions, bound: state.longest + 1 },
+            place: Place::Token(Positions { at: positions, bound }),
             wanted: Wanted::All,
-            states: &mut state.layers,
-            rope: state.rope.as_ref(),
+            states: layers,
+            rope: rope.as_ref(),
             context: LayerContext::new(self.options.backend),
         };
-        let logits = tch::no_grad(|| self.extend(&ids_b.unsqueeze(1), &mut run, true));
-        let _ = state.positions.g_add_scalar_(1);
-        state.longest += 1;
-        logits.expect("a token gives logits")
+        let logits = self.extend(&ids_b.unsqueeze(1), &mut run, true).expect("a token gives logits");
+        let _ = positions.g_add_scalar_(1);
+        logits
     }
 }

@@ -12,7 +12,7 @@ mod params;
 
 pub use attention::{Attention, DifferentialHeads};
 pub use decoder::{BackwardWatch, DecoderLm, ForwardOptions, Trace};
-pub use decoding::{DecodeState, Extension, KvCache, LayerState, Place, Wanted};
+pub use decoding::{DecodeState, Extension, LayerState, Place, Wanted};
 pub use gated_memory_unit::GatedMemoryUnit;
 pub use layers::{Linear, Norm, RopeTable, RotaryEmbedding, SwiGlu};
 pub use mamba::Mamba;

@@ -144,11 +144,12 @@ impl ParamStore {
         self
     }
 
-    /// For use without training: matrices, embedding and readout in the dtype of activations, nothing for gradients.
-    pub fn freeze(mut self, precision: Precision) -> Self {
+    /// For use without training, on `device`: matrices, embedding and readout in the dtype of activations, nothing for
+    /// gradients.
+    pub fn freeze(mut self, precision: Precision, device: Device) -> Self {
         for param in &mut self.params {
             let kind = if param.role == ParamRole::Vector { Kind::Float } else { precision.kind() };
-            param.tensor = param.tensor.detach().to_kind(kind);
+            param.tensor = param.tensor.detach().to_kind(kind).to_device(device);
         }
         Self { arena: None, frozen: true, ..self }
     }

@@ -2,7 +2,7 @@
 //! to where the optimiser reads it, without a tensor of its own.
 
 use super::cuda::{dense, rows_and_width};
-use super::{Backend, fused};
+use super::{Backend, fused, skinny};
 use crate::bridge::aten::addmm_fp32;
 pub use crate::bridge::aten::set_grad;
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
@@ -36,6 +36,11 @@ impl Weight {
     /// The trained matrix of a weight that has one.
     pub fn master(&self) -> &Tensor {
         &self.masters[0]
+    }
+
+    /// Whether it is never trained again.
+    pub(super) fn is_frozen(&self) -> bool {
+        !self.masters[0].requires_grad()
     }
 
     /// Everything as one matrix of a dtype, outside the graph.
@@ -102,6 +107,10 @@ pub fn linear(x: &Tensor, weight: &Weight, backend: Backend) -> Tensor {
     if !fused(backend, x) {
         let all: Vec<Tensor> = weight.masters.iter().map(|w| x.linear(&w.to_kind(x.kind()), None::<&Tensor>)).collect();
         return if all.len() == 1 { all.into_iter().next().expect("one") } else { Tensor::cat(&all, -1) };
+    }
+    if weight.is_frozen() {
+        let value = weight.value(x.kind());
+        return if skinny::takes(x) { skinny::product(x, &value) } else { x.linear(&value, None::<&Tensor>) };
     }
     let function = Linear { value: weight.value(x.kind()), sink: weight.sink() };
     let inputs: Vec<Option<&Tensor>> = std::iter::once(x).chain(&weight.masters).map(Some).collect();

@@ -3,12 +3,15 @@
 
 use super::Backend;
 use super::causal_conv1d::{self, Activation, causal_conv1d};
-use super::cuda::{ceil, dense_fp32, rows_and_width, serves};
+use super::cuda::{Sources, arguments, ceil, dense_fp32, kernel_sources, rows_and_width, run_early, serves};
 use super::gate::{gate, gate_backward, gate_forward};
 use super::linear::{Weight, add_product, linear};
 use super::selective_scan::{ScanInputs, cuda, selective_scan};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
+use crate::bridge::nvrtc::Shape;
 use tch::{Kind, Tensor};
+
+const STEP: Sources = kernel_sources!("mamba_step");
 
 /// Parameters of the inner part, fp32.
 #[derive(Debug)]
@@ -105,15 +108,81 @@ pub fn extend(
     backend: Backend,
 ) -> (Tensor, Option<Tensor>) {
     let (time, kept) = (xz.size()[1], state.conv_bkd.size()[1]);
+    if time == 1 && serves(backend, xz) {
+        return step_on_cuda(xz, weights, state, memory_wanted, backend);
+    }
     let halves = xz.chunk(2, -1);
-    let (x, z) = (Tensor::cat(&[&state.conv_bkd, &halves[0]], 1), &halves[1]);
-    let convolved =
-        causal_conv1d(&x, &weights.conv_weight.squeeze_dim(1), weights.conv_bias, Activation::Silu, backend)
-            .narrow(1, kept, time);
-    state.conv_bkd.copy_(&x.narrow(1, time, kept));
+    let (x, z) = (&halves[0], &halves[1]);
+    let convolve = |x: &Tensor| {
+        causal_conv1d(x, &weights.conv_weight.squeeze_dim(1), weights.conv_bias, Activation::Silu, backend)
+    };
+    // As if nothing were in front, and the first outputs, which have something there, once more.
+    let convolved = convolve(x);
+    let near = kept.min(time);
+    let first = Tensor::cat(&[&state.conv_bkd, &x.narrow(1, 0, near)], 1);
+    convolved.narrow(1, 0, near).copy_(&convolve(&first).narrow(1, kept, near));
+    let last = if time < kept { first.narrow(1, near, kept) } else { x.narrow(1, time - kept, kept) };
+    state.conv_bkd.copy_(&last);
     let scanned = scan_projected(&convolved, z, weights, Some(&state.ssm_bdn), memory_wanted, backend);
     state.ssm_bdn.copy_(&scanned.last_state);
     (scanned.gated, scanned.memory)
+}
+
+/// As in the source: channels of a block of the scan's step, and threads of a channel.
+const STEP_CHANNELS: i64 = 8;
+const STEP_STATES: i64 = 16;
+/// Sequences that a block of it goes through at most.
+const STEP_SEQUENCES: i64 = 4;
+
+/// [`extend`] by one token.
+fn step_on_cuda(
+    xz: &Tensor,
+    weights: &InnerWeights,
+    state: &mut MambaState,
+    memory_wanted: bool,
+    backend: Backend,
+) -> (Tensor, Option<Tensor>) {
+    let (kind, device) = (xz.kind(), xz.device());
+    let xz = xz.contiguous();
+    let (batch, channels) = (xz.size()[0], xz.size()[2] / 2);
+    let new = || Tensor::empty([batch, 1, channels], (kind, device));
+    let halves = [0, channels].map(|from| xz.narrow(-1, from, channels));
+    let convolved = new();
+    let arguments = arguments![
+        &halves[0],
+        2 * channels,
+        &state.conv_bkd,
+        &dense_fp32(weights.conv_weight),
+        &dense_fp32(weights.conv_bias),
+        &convolved,
+        channels as i32
+    ];
+    let shape = Shape::plane((ceil(channels, 128), batch), (128, 1));
+    run_early(STEP.of(kind), "conv_step", device, shape, &arguments);
+    let projected = linear(&convolved, weights.x_proj, backend);
+    let (gated, memory) = (new(), memory_wanted.then(new));
+    let dt_proj = weights.dt_proj.value(kind);
+    let each = STEP_SEQUENCES.min(batch);
+    let arguments = arguments![
+        &convolved,
+        &projected,
+        &dt_proj,
+        &halves[1],
+        2 * channels,
+        weights.dt_bias,
+        weights.a_log,
+        weights.skip,
+        &state.ssm_bdn,
+        &gated,
+        memory.as_ref(),
+        batch as i32,
+        each as i32,
+        channels as i32,
+        dt_proj.size()[1] as i32
+    ];
+    let shape = Shape::plane((ceil(channels, STEP_CHANNELS), ceil(batch, each)), (STEP_CHANNELS * STEP_STATES, 1));
+    run_early(STEP.of(kind), "scan_step", device, shape, &arguments);
+    (gated, memory)
 }
 
 /// Projections to Δ, B and C of what was convolved, scan and gate.

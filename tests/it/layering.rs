@@ -20,6 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("bridge", &[]),
     ("ops", &["bridge"]),
     ("nn", &["arch", "ops", "scaling"]),
+    ("decode", &["bridge", "nn", "ops"]),
     (
         "train",
         &[

@@ -3,6 +3,7 @@
 mod decoding;
 mod golden;
 mod gpu;
+mod gpu_decoding;
 mod initial_values;
 mod ops;
 mod ranks;
