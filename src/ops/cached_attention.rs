@@ -230,8 +230,8 @@ const WARPS: i64 = 4;
 const KEYS: i64 = 16;
 const QUERIES: i64 = 16;
 const STAGES: i64 = 3;
-/// Blocks that keep a large GPU busy: two for each of its processors.
-const BUSY: i64 = 264;
+/// Processors of a large GPU, each of which has room for two blocks, or for one of differential attention.
+const PROCESSORS: i64 = 132;
 
 /// The kernel that serves these, if one does: bf16, heads of 64 or 128.
 fn kernel_of(q_bhe: &Tensor, cache: &KvCache, values: usize, backend: Backend) -> Option<&'static KernelSource> {
@@ -256,7 +256,8 @@ fn on_cuda(
 ) -> Tensor {
     let (batch, queries, width) = q_bhe.size3().expect("queries are [b, h, e]");
     let (keys, slots) = (cache.k_bkse.size()[1], cache.slots());
-    let parts = ceil(BUSY, batch * keys).clamp(1, ceil(slots, WARPS * KEYS));
+    // All blocks at once: a few more than there is room for would take as long again.
+    let parts = (2 / values * PROCESSORS / (batch * keys)).clamp(1, ceil(slots, WARPS * KEYS));
     let device = q_bhe.device();
     let out = Tensor::empty([batch, values * queries, width], (q_bhe.kind(), device));
     let rows = if parts == 1 { 0 } else { batch * keys * parts * QUERIES };

@@ -131,7 +131,7 @@ pub fn extend(
 /// As in the source: channels of a block of the scan's step, and threads of a channel.
 const STEP_CHANNELS: i64 = 8;
 const STEP_STATES: i64 = 16;
-/// Sequences that a block of it goes through at most.
+/// Sequences of a block of it.
 const STEP_SEQUENCES: i64 = 4;
 
 /// [`extend`] by one token.
@@ -162,7 +162,6 @@ fn step_on_cuda(
     let projected = linear(&convolved, weights.x_proj, backend);
     let (gated, memory) = (new(), memory_wanted.then(new));
     let dt_proj = weights.dt_proj.value(kind);
-    let each = STEP_SEQUENCES.min(batch);
     let arguments = arguments![
         &convolved,
         &projected,
@@ -176,11 +175,11 @@ fn step_on_cuda(
         &gated,
         memory.as_ref(),
         batch as i32,
-        each as i32,
         channels as i32,
         dt_proj.size()[1] as i32
     ];
-    let shape = Shape::plane((ceil(channels, STEP_CHANNELS), ceil(batch, each)), (STEP_CHANNELS * STEP_STATES, 1));
+    let shape =
+        Shape::plane((ceil(channels, STEP_CHANNELS), ceil(batch, STEP_SEQUENCES)), (STEP_CHANNELS * STEP_STATES, 1));
     run_early(STEP.of(kind), "scan_step", device, shape, &arguments);
     (gated, memory)
 }

@@ -109,9 +109,10 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
   const Heads heads = heads_of(blockIdx.y, group, query_heads);
   const Strides strides = {sequence_stride, head_stride, slot_stride};
   const int seen = (int)min(positions[sequence] + 1, (i64)slots);
-  // A block goes round as often as it must; those that are not needed for that have nothing to do.
+  // A block goes round as often as it must, and twice at least, which costs less than putting parts together; those that
+  // are not needed for that have nothing to do.
   const int turns = (seen + WARPS * KEYS - 1) / (WARPS * KEYS);
-  const int rounds = (turns + (int)gridDim.x - 1) / (int)gridDim.x;
+  const int rounds = max(min(turns, 2), (turns + (int)gridDim.x - 1) / (int)gridDim.x);
   const int parts = (turns + rounds - 1) / rounds;
   if (part >= parts) return;
   const int first = part * rounds * WARPS * KEYS;
