@@ -3,8 +3,8 @@
 /// The best coefficients ≥ 0 of `columns`, given as slices of equal length; and the sum of squares left over.
 ///
 /// Columns are orthogonalised rather than squared, since those of small exponents are nearly parallel. When a
-/// coefficient turns out negative, subsets of columns are tried, which for so few of them is both exact and fast; but not
-/// those of a set that already leaves more than the best.
+/// coefficient turns out negative, subsets of columns are tried, which for so few of them is both exact and fast; but
+/// not those of a set that already leaves more than the best.
 pub fn non_negative(columns: &[Vec<f64>], y: &[f64], scratch: &mut Scratch) -> (Vec<f64>, f64) {
     let all: u32 = (1 << columns.len()) - 1;
     let mut best = (vec![0.0; columns.len()], y.iter().map(|y| y * y).sum());

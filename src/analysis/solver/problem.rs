@@ -81,9 +81,9 @@ pub struct Derivatives {
     /// Its Hessian.
     pub hessian: Matrix,
     /// A positive curvature for each variable, by which steps are damped. Of a coefficient it is the diagonal of the
-    /// reweighted least-squares problem. A shape has in addition what its mixed derivatives with its coefficients need to
-    /// be outweighed: the diagonal alone vanishes with the coefficient, but the mixed ones do not, and only at an optimum
-    /// are they zero.
+    /// reweighted least-squares problem. A shape has in addition what its mixed derivatives with its coefficients need
+    /// to be outweighed: the diagonal alone vanishes with the coefficient, but the mixed ones do not, and only at an
+    /// optimum are they zero.
     pub scale: Vec<f64>,
 }
 
