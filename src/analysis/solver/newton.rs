@@ -28,6 +28,13 @@ pub struct Minimum {
     pub converged: bool,
 }
 
+impl Minimum {
+    /// Whether this is an optimum lower than another by more than rounding.
+    pub fn improves_on(&self, other: &Self) -> bool {
+        self.converged && self.value < other.value * (1.0 - 1e-9)
+    }
+}
+
 const MOST_STEPS: usize = 400;
 
 /// Memory of a minimisation, kept from one to the next.
