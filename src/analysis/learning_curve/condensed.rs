@@ -3,6 +3,7 @@
 //! thousands of terms to hundreds, with ten digits.
 
 use super::Schedule;
+use crate::analysis::ends;
 use std::collections::HashMap;
 
 /// Changes that stand for a block.
@@ -41,6 +42,8 @@ pub(super) struct Condenser<'a> {
     steps: Vec<usize>,
     all: Changes,
     blocks: HashMap<(usize, usize), Option<Changes>>,
+    /// By the length of a block.
+    rules: HashMap<usize, Rule>,
 }
 
 impl<'a> Condenser<'a> {
@@ -51,7 +54,7 @@ impl<'a> Condenser<'a> {
             steps.push(step);
             all.push((to - from) / peak, (to / peak).max(LEAST_SHARE).ln(), schedule.summed(step - 1));
         }
-        Self { schedule, steps, all, blocks: HashMap::new() }
+        Self { schedule, steps, all, blocks: HashMap::new(), rules: HashMap::new() }
     }
 
     /// The changes up to `step`, condensed.
@@ -81,7 +84,8 @@ impl<'a> Condenser<'a> {
         };
         if is_far {
             let all = &self.all;
-            let block = self.blocks.entry((from, length)).or_insert_with(|| condense(all, from, to));
+            let rule = self.rules.entry(length).or_insert_with(|| Rule::new(length));
+            let block = self.blocks.entry((from, length)).or_insert_with(|| condense(all, from, rule));
             if let Some(block) = block {
                 out.gaps.extend_from_slice(&block.gaps);
                 out.log_rates.extend_from_slice(&block.log_rates);
@@ -96,42 +100,52 @@ impl<'a> Condenser<'a> {
 
 /// The changes of a block at a few of its places, weighted so that polynomials through them sum to the same; `None` where
 /// rates or sums are not smooth enough for that.
-fn condense(all: &Changes, from: usize, to: usize) -> Option<Changes> {
+fn condense(all: &Changes, from: usize, rule: &Rule) -> Option<Changes> {
+    let to = from + rule.shares.len();
     let rates = &all.log_rates[from..to];
-    let (low, high) = super::ends(rates);
+    let (low, high) = ends(rates);
     if high - low > RATE_RATIO.ln() {
         return None;
     }
-    let half = 0.5 * (to - from - 1) as f64;
-    let angle = |j: usize| std::f64::consts::PI * j as f64 / (NODES - 1) as f64;
-    let nodes: Vec<usize> = (0..NODES).map(|j| (half * (1.0 - angle(j).cos())).round() as usize).collect();
     let mut out = Changes::default();
-    for node in &nodes {
+    for node in &rule.nodes {
         out.push(0.0, rates[*node], all.before[from + node]);
     }
     let total = all.before[to - 1];
-    for k in 0..to - from {
-        let shares = lagrange(&nodes, k, half);
+    for (k, shares) in rule.shares.iter().enumerate() {
         let at = |values: &[f64]| shares.iter().zip(values).map(|(share, value)| share * value).sum::<f64>();
         let off_rate = (at(&out.log_rates) - rates[k]).abs();
         let off_sum = (at(&out.before) - all.before[from + k]).abs();
         if off_rate > SMOOTH || off_sum > SMOOTH * total {
             return None;
         }
-        out.gaps.iter_mut().zip(&shares).for_each(|(weight, share)| *weight += all.gaps[from + k] * share);
+        out.gaps.iter_mut().zip(shares).for_each(|(weight, share)| *weight += all.gaps[from + k] * share);
     }
     Some(out)
 }
 
-/// The polynomials that are one at one node and zero at the others, at place `k`. Places are divided by `half`, which
-/// keeps the products in range.
-fn lagrange(nodes: &[usize], k: usize, half: f64) -> Vec<f64> {
-    let x = |place: usize| place as f64 / half;
-    let one = |j: &usize| {
-        let others = nodes.iter().filter(|i| *i != j);
-        others.map(|i| (x(k) - x(*i)) / (x(*j) - x(*i))).product()
-    };
-    nodes.iter().map(one).collect()
+/// Interpolation within blocks of one length.
+struct Rule {
+    /// Places that lie as Chebyshev's points do.
+    nodes: [usize; NODES],
+    /// For each place, what the value at each node counts there: the polynomials that are one at one node and zero at
+    /// the others.
+    shares: Vec<[f64; NODES]>,
+}
+
+impl Rule {
+    fn new(length: usize) -> Self {
+        let half = 0.5 * (length - 1) as f64;
+        let angle = |j: usize| std::f64::consts::PI * j as f64 / (NODES - 1) as f64;
+        let nodes: [usize; NODES] = std::array::from_fn(|j| (half * (1.0 - angle(j).cos())).round() as usize);
+        // In halves of the block, which keeps the products in range.
+        let distance = |a: usize, b: usize| (a as f64 - b as f64) / half;
+        let product =
+            |j: usize, k: usize| (0..NODES).filter(|i| *i != j).map(|i| distance(k, nodes[i])).product::<f64>();
+        let at_own: [f64; NODES] = std::array::from_fn(|j| product(j, nodes[j]));
+        let shares = (0..length).map(|k| std::array::from_fn(|j| product(j, k) / at_own[j])).collect();
+        Self { nodes, shares }
+    }
 }
 
 #[cfg(test)]
