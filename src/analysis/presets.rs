@@ -78,7 +78,7 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "porian",
-        source: "Porian et al. 2024, arXiv:2406.19146: optimal size or tokens by compute, weights 1/std² of their logarithm",
+        source: "Porian et al. 2024, arXiv:2406.19146: optimal sizes or tokens by compute, weights 1/std²",
         form: forms::growth,
         objective: Objective::LogLeastSquares,
         interval: IntervalMethod::Wald,
