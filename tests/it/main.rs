@@ -4,6 +4,7 @@ mod analysis;
 mod analysis_cli;
 mod data;
 mod layering;
+mod learning_curve;
 mod scaling;
 mod sweep;
 mod sweep_run;

@@ -28,6 +28,13 @@ pub struct Minimum {
     pub converged: bool,
 }
 
+impl Minimum {
+    /// Whether this is an optimum lower than another by more than rounding.
+    pub fn improves_on(&self, other: &Self) -> bool {
+        self.converged && self.value < other.value * (1.0 - 1e-9)
+    }
+}
+
 const MOST_STEPS: usize = 400;
 
 /// The first damping after an undamped step that failed, in units of the curvature of each variable.

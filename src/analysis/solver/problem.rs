@@ -2,7 +2,7 @@
 
 use super::matrix::Matrix;
 use super::vector;
-use crate::analysis::forms::{Design, Form, Inputs, TermValues};
+use crate::analysis::forms::{Design, Form, Inputs, TermValues, Terms};
 use std::cell::RefCell;
 
 /// How a residual is measured.
@@ -26,7 +26,7 @@ pub struct Criterion {
 /// Points of one group and its law.
 pub struct Block {
     /// The law.
-    pub form: &'static dyn Form,
+    pub form: &'static dyn Terms,
     /// Its terms at the points.
     pub design: Box<dyn Design>,
     /// The losses.
@@ -44,8 +44,13 @@ pub struct Block {
 impl Block {
     /// The points of a group on its own; the variables are its coefficients and shapes.
     pub fn new(form: &'static dyn Form, inputs: &Inputs, y: &[f64], weight: &[f64], reference: &[f64]) -> Self {
+        Self::with_design(form, form.design(inputs, reference), y, weight)
+    }
+
+    /// The same of a law whose terms at the points are known.
+    pub fn with_design(form: &'static dyn Terms, design: Box<dyn Design>, y: &[f64], weight: &[f64]) -> Self {
         Self {
-            design: form.design(inputs, reference),
+            design,
             inverse_y: y.iter().map(|y| 1.0 / y).collect(),
             y: y.to_vec(),
             weight: weight.to_vec(),

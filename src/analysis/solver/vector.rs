@@ -92,7 +92,7 @@ pub fn ln(x: &mut [f64]) {
 const LANES: usize = 8;
 
 #[inline(always)]
-fn reduce<const N: usize>(length: usize, term: impl Fn(usize) -> [f64; N]) -> [f64; N] {
+pub(in crate::analysis) fn reduce<const N: usize>(length: usize, term: impl Fn(usize) -> [f64; N]) -> [f64; N] {
     let mut sums = [[0.0; LANES]; N];
     let whole = length - length % LANES;
     for start in (0..whole).step_by(LANES) {
