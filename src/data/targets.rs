@@ -1,5 +1,5 @@
-//! What the source says of each target of a validation row: its kind, its true -ln p, and for a recall how far away that
-//! lies which determines it.
+//! What the source says of each target of a validation row: its kind, its true -ln p, and for a recall how far away
+//! that lies which determines it.
 
 use super::info::{CorpusInfo, CorpusKind, folder_of};
 use super::predictor::{KINDS, Predictor};
@@ -166,7 +166,7 @@ mod tests {
         (0..data.blocks()).map(|r| data.rows(r, 1).unwrap().iter().map(|&id| id as u32).collect()).collect()
     }
 
-    /// The places of a key's marker-led mentions before `position`, in the document around it, by looking at all tokens.
+    /// The places where a key follows a marker before `position`, in the document around it, from all tokens.
     fn mentions(row: &[u32], position: usize, key: u32) -> Vec<(usize, bool)> {
         let begin = row[..position].iter().rposition(|&token| token == EOS).unwrap();
         (begin + 1..position)

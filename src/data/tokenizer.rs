@@ -71,8 +71,8 @@ impl Tokenizer {
         Self::from_json(&path.display().to_string(), &json, eos)
     }
 
-    /// The tokenizer that the corpus of a data path such as `data/mine/validation` was made with. A synthetic corpus, and
-    /// shards without a `corpus.json`, have none: an error.
+    /// The tokenizer that the corpus of a data path such as `data/mine/validation` was made with. A synthetic corpus,
+    /// and shards without a `corpus.json`, have none: an error.
     pub fn beside(path: &Path) -> Result<Self, DataError> {
         let folder = folder_of(path);
         let refuse = |reason: &str| DataError::Corpus { path: folder.to_owned(), reason: reason.to_owned() };

@@ -1,13 +1,15 @@
-//! Tasks that tell how a model uses a long context, without tensors: what to ask ([`Question`]), how an answer is scored,
-//! and what many answers say ([`Summary`]). `docs/evaluation.md` has the constructions.
+//! Tasks that tell how a model uses a long context, without tensors: what to ask ([`Question`]), how an answer is
+//! scored, and what many answers say ([`Summary`]). `docs/evaluation.md` has the constructions.
 //!
 //! A decoder takes prompts and hands back the text it generated; [`recall`] instead takes the losses of validation
 //! tokens.
 
 mod draw;
 mod names;
+pub mod needle;
 pub mod phonebook;
 pub mod recall;
+mod words;
 
 use crate::binomial;
 use std::collections::BTreeMap;

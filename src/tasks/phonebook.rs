@@ -35,8 +35,8 @@ impl Phonebook {
         Self { entries, measurements: 4, batches: 8, prompts: 4 }
     }
 
-    /// All questions, a measurement after another, `batches * prompts` each. They depend on the number of entries, on the
-    /// measurement and on the batch, whose decimal digits after 42 are the seed.
+    /// All questions, a measurement after another, `batches * prompts` each. They depend on the measurement, on the
+    /// number of entries and on the batch, whose decimal digits after 42 are the seed.
     ///
     /// Tags: `entries`, `measurement`, `depth` (0 for the first entry, 1 for the last), `distance` (tokens from the
     /// beginning of the entry to the end of the prompt) and `namesakes` (other entries of the same name, with which
