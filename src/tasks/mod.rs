@@ -14,15 +14,6 @@ mod words;
 use crate::binomial;
 use std::collections::BTreeMap;
 
-/// When a decoder may stop before [`Question::most_new_tokens`]; the token that ends a document always stops it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// The answer is complete at its first newline.
-    Newline,
-    /// Nothing but the number of tokens.
-    Length,
-}
-
 /// How generated text becomes a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scoring {
@@ -39,10 +30,8 @@ pub struct Question {
     pub prompt: Vec<u32>,
     /// Every answer that counts.
     pub expected: Vec<String>,
-    /// Tokens to generate at most.
+    /// Tokens to generate at most; [`Question::is_answered`] and the token that ends a document end it earlier.
     pub most_new_tokens: usize,
-    /// When generation may end earlier.
-    pub stop: Stop,
     /// How the answer is scored.
     pub scoring: Scoring,
     /// What results are grouped by, such as `entries`, `depth` (0 is the beginning) and `distance` (tokens).
@@ -52,9 +41,9 @@ pub struct Question {
 impl Question {
     /// Whether more text cannot change the score.
     pub fn is_answered(&self, generated: &str) -> bool {
-        match self.stop {
-            Stop::Newline => generated.contains('\n'),
-            Stop::Length => false,
+        match self.scoring {
+            Scoring::FirstLine => generated.contains('\n'),
+            Scoring::Occurrences => self.score(generated) == 1.0,
         }
     }
 
@@ -109,6 +98,29 @@ impl Summary {
     }
 }
 
+/// The scores of questions, one [`Summary`] for each combination of the tags `by`, in rising order of their values.
+/// Questions that lack one of the tags are left out. Measurements are told apart by the tag `measurement`.
+pub fn summaries(scored: &[(Question, f64)], by: &[&'static str]) -> Vec<(BTreeMap<&'static str, f64>, Summary)> {
+    let mut cells: Vec<(Vec<f64>, BTreeMap<u64, Vec<f64>>)> = Vec::new();
+    for (question, score) in scored {
+        let Some(key) = by.iter().map(|tag| question.tags.get(tag).copied()).collect::<Option<Vec<f64>>>() else {
+            continue;
+        };
+        let at = cells.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+            cells.push((key, BTreeMap::new()));
+            cells.len() - 1
+        });
+        let measurement = question.tags.get("measurement").map_or(0, |&number| number as u64);
+        cells[at].1.entry(measurement).or_default().push(*score);
+    }
+    cells.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    let summary = |(key, scores): (Vec<f64>, BTreeMap<u64, Vec<f64>>)| {
+        let scores: Vec<Vec<f64>> = scores.into_values().collect();
+        Summary::of(&scores).map(|summary| (by.iter().copied().zip(key).collect(), summary))
+    };
+    cells.into_iter().filter_map(summary).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +130,6 @@ mod tests {
             prompt: Vec::new(),
             expected: expected.iter().map(|&answer| answer.to_owned()).collect(),
             most_new_tokens: 20,
-            stop: Stop::Newline,
             scoring,
             tags: BTreeMap::new(),
         }
@@ -144,8 +155,22 @@ mod tests {
         assert_eq!(question.score("aB12 and\n7654321."), 1.0);
         assert_eq!(question.score("7654321, 7654321"), 0.5);
         assert_eq!(question.score("765432 1"), 0.0);
-        let open = Question { stop: Stop::Length, ..question };
-        assert!(!open.is_answered("7654321\n"));
+        assert!(question.is_answered("ab12 7654321") && !question.is_answered("7654321\n"));
+    }
+
+    #[test]
+    fn summaries_are_by_tags_and_measurements() {
+        let scored = |depth: f64, measurement: f64, score: f64| {
+            let tags = BTreeMap::from([("depth", depth), ("measurement", measurement)]);
+            (Question { tags, ..question(Scoring::FirstLine, &["1"]) }, score)
+        };
+        let all = [scored(0.5, 0.0, 1.0), scored(0.5, 1.0, 0.0), scored(0.0, 0.0, 1.0), scored(0.5, 1.0, 0.0)];
+        let rows = summaries(&all, &["depth"]);
+        let seen: Vec<(f64, f64, usize, f64)> =
+            rows.iter().map(|(tags, s)| (tags["depth"], s.value, s.n, s.sd)).collect();
+        assert_eq!(seen, [(0.0, 1.0, 1, 0.0), (0.5, 1.0 / 3.0, 3, 0.5)]);
+        assert_eq!(summaries(&all, &[])[0].1.n, 4);
+        assert!(summaries(&all, &["length"]).is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::draw::Draw;
 use super::words::Words;
-use super::{Question, Scoring, Stop};
+use super::{Question, Scoring};
 use crate::data::{DataError, Tokenizer};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -278,7 +278,6 @@ impl<'a> Puzzle<'a> {
             prompt: tokenizer.encode(&text)?,
             expected: self.expected.clone(),
             most_new_tokens: self.task.most_new_tokens,
-            stop: Stop::Length,
             scoring: Scoring::Occurrences,
             tags,
         })

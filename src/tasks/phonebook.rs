@@ -4,7 +4,7 @@
 
 use super::draw::Draw;
 use super::names::Names;
-use super::{Question, Scoring, Stop};
+use super::{Question, Scoring};
 use crate::data::{DataError, Tokenizer};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -153,7 +153,6 @@ impl Book {
             prompt: tokenizer.encode(&self.prompt())?,
             expected: vec![number.clone()],
             most_new_tokens: MOST_NEW_TOKENS,
-            stop: Stop::Newline,
             scoring: Scoring::FirstLine,
             tags,
         })
@@ -201,7 +200,7 @@ mod tests {
             assert_eq!(question.tags["depth"], places[2] as f64 / 11.0);
             let from = text.find(&answer).unwrap();
             assert_eq!(question.tags["distance"], (text.len() - from) as f64);
-            assert_eq!((question.most_new_tokens, question.stop), (20, Stop::Newline));
+            assert_eq!((question.most_new_tokens, question.scoring), (20, Scoring::FirstLine));
             assert_eq!(question.score(&format!(" {}\nX", question.expected[0])), 1.0);
             asked_at.insert(places[2]);
             firsts.extend(entries.iter().map(|line| line.split_once(": ").unwrap().1.as_bytes()[0]));
