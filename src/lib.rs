@@ -4,9 +4,9 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | L0 | `units` `expression` `files` `slurm` `arch` `scaling` `schedule` |
+//! | L0 | `units` `binomial` `expression` `files` `slurm` `arch` `scaling` `schedule` |
 //! | L1 | `config` `record` `data` `bridge`* |
-//! | L2 | `runs` `ops`* |
+//! | L2 | `runs` `tasks` `ops`* |
 //! | L3 | `nn`* |
 //! | L4 | `train`* `decode`* `sweep` `analysis` |
 //! | L5 | `plot` `report` `verify`* |
@@ -16,6 +16,7 @@
 
 pub mod analysis;
 pub mod arch;
+pub mod binomial;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -30,6 +31,7 @@ pub mod schedule;
 pub mod slurm;
 pub mod study;
 pub mod sweep;
+pub mod tasks;
 pub mod units;
 
 #[cfg(feature = "torch")]

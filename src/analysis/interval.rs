@@ -350,16 +350,6 @@ pub fn profile(sample: &Sample, options: &FitOptions, name: &str, points: usize)
     Some(places.map(|value| (value, profiler.deviance(&target, value))).collect())
 }
 
-/// Wilson's interval at [`CONFIDENCE`] of a share of successes among `trials`.
-pub fn wilson(share: f64, trials: f64) -> (f64, f64) {
-    let z = t_quantile(f64::INFINITY);
-    let (centre, spread) =
-        (share + z * z / (2.0 * trials), share * (1.0 - share) / trials + (z / (2.0 * trials)).powi(2));
-    let scale = 1.0 + z * z / trials;
-    let half = z * spread.max(0.0).sqrt();
-    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,10 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn known_noise_and_shares_have_normal_quantiles() {
+    fn known_noise_has_normal_quantiles() {
         assert!((t_quantile(1e9) - 1.959964).abs() < 1e-6 && (f_quantile(1e9) - 3.841459).abs() < 1e-5);
-        // Newcombe 1998, Statistics in Medicine 17: 81 of 263 give 0.2553 to 0.3662.
-        let (lo, hi) = wilson(81.0 / 263.0, 263.0);
-        assert!((lo - 0.2553).abs() < 5e-5 && (hi - 0.3662).abs() < 5e-5, "{lo} {hi}");
     }
 }

@@ -28,7 +28,7 @@ pub use bootstrap::Resamples;
 pub use fit::{Given, descend, fit};
 pub use forms::Form;
 pub use frame::{Columns, Excluded, FrameError, Row, Table};
-pub use interval::{profile, wilson};
+pub use interval::profile;
 pub use outliers::deleted_residuals;
 pub use sample::Sample;
 pub use spread::Spread;

@@ -3,7 +3,8 @@
 use super::file::{EvaluationSection, FigureKind, PaperWidth};
 use super::outputs::Fitted;
 use super::{FigureSection, FitSection, Study, StudyError, drawing};
-use crate::analysis::{Columns, FitOptions, FrameError, Row, Sample, Table, display, profile, wilson};
+use crate::analysis::{Columns, FitOptions, FrameError, Row, Sample, Table, display, profile};
+use crate::binomial;
 use crate::data::CorpusInfo;
 use crate::expression::Expression;
 use crate::plot::figures::{
@@ -170,7 +171,7 @@ fn evaluation_chart(section: &FigureSection, evaluation: &EvaluationSection) -> 
         let rows = table.rows.iter().filter(|row| row.group == name);
         let mut points: Vec<DataPoint> = rows
             .map(|row| {
-                let (lo, hi) = wilson(row.y, evaluation.trials);
+                let (lo, hi) = binomial::wilson(row.y, evaluation.trials);
                 DataPoint { x: row.inputs[0], y: row.y, x_bar: None, y_bar: Some(Span { lo: Some(lo), hi: Some(hi) }) }
             })
             .collect();

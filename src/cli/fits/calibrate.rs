@@ -6,7 +6,8 @@ use super::sheet::{FormatArgs, Sheet};
 use crate::analysis::calibrate::{Quantity, Simulation, SubsetTally, Subsets, Tally};
 use crate::analysis::design::Proposal;
 use crate::analysis::forms::Input;
-use crate::analysis::{IntervalMethod, Sample, ends, wilson};
+use crate::analysis::{IntervalMethod, Sample, ends};
+use crate::binomial;
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 
@@ -86,7 +87,7 @@ const SIMULATED: &[&str] = &[
 
 /// A coverage with its 95 % interval, of so many independent trials.
 fn coverage(share: Option<f64>, trials: usize) -> [Value; 3] {
-    let ends = share.filter(|_| trials > 0).map(|share| wilson(share, trials as f64));
+    let ends = share.filter(|_| trials > 0).map(|share| binomial::wilson(share, trials as f64));
     [json!(share), json!(ends.map(|(lo, _)| lo)), json!(ends.map(|(_, hi)| hi))]
 }
 
