@@ -137,7 +137,7 @@ impl Extension<'_> {
 }
 
 /// Tokens of a prompt that go through the layers at once, over all rows: bounds the memory of activations.
-const PART_TOKENS: i64 = 1 << 11;
+const PART_TOKENS: i64 = 1 << 12;
 
 impl DecoderLm {
     /// Room for `batch` sequences of at most `capacity` tokens.
