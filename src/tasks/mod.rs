@@ -98,25 +98,31 @@ impl Summary {
     }
 }
 
+/// Scores of the questions with one combination of tags.
+struct Cell {
+    key: Vec<f64>,
+    measurements: BTreeMap<u64, Vec<f64>>,
+}
+
 /// The scores of questions, one [`Summary`] for each combination of the tags `by`, in rising order of their values.
 /// Questions that lack one of the tags are left out. Measurements are told apart by the tag `measurement`.
 pub fn summaries(scored: &[(Question, f64)], by: &[&'static str]) -> Vec<(BTreeMap<&'static str, f64>, Summary)> {
-    let mut cells: Vec<(Vec<f64>, BTreeMap<u64, Vec<f64>>)> = Vec::new();
+    let mut cells: Vec<Cell> = Vec::new();
     for (question, score) in scored {
         let Some(key) = by.iter().map(|tag| question.tags.get(tag).copied()).collect::<Option<Vec<f64>>>() else {
             continue;
         };
-        let at = cells.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
-            cells.push((key, BTreeMap::new()));
+        let at = cells.iter().position(|cell| cell.key == key).unwrap_or_else(|| {
+            cells.push(Cell { key, measurements: BTreeMap::new() });
             cells.len() - 1
         });
         let measurement = question.tags.get("measurement").map_or(0, |&number| number as u64);
-        cells[at].1.entry(measurement).or_default().push(*score);
+        cells[at].measurements.entry(measurement).or_default().push(*score);
     }
-    cells.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-    let summary = |(key, scores): (Vec<f64>, BTreeMap<u64, Vec<f64>>)| {
-        let scores: Vec<Vec<f64>> = scores.into_values().collect();
-        Summary::of(&scores).map(|summary| (by.iter().copied().zip(key).collect(), summary))
+    cells.sort_by(|a, b| a.key.partial_cmp(&b.key).unwrap_or(std::cmp::Ordering::Equal));
+    let summary = |cell: Cell| {
+        let scores: Vec<Vec<f64>> = cell.measurements.into_values().collect();
+        Summary::of(&scores).map(|summary| (by.iter().copied().zip(cell.key).collect(), summary))
     };
     cells.into_iter().filter_map(summary).collect()
 }
