@@ -7,7 +7,7 @@
 //! | L0 | `units` `expression` `files` `slurm` `arch` `scaling` `schedule` |
 //! | L1 | `config` `record` `data` `bridge`* |
 //! | L2 | `runs` `ops`* |
-//! | L3 | `nn`* |
+//! | L3 | `nn`* `exchange` |
 //! | L4 | `train`* `sweep` `analysis` |
 //! | L5 | `plot` `report` `verify`* |
 //! | L6 | `study` `cli` |
@@ -19,6 +19,7 @@ pub mod arch;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod exchange;
 pub mod expression;
 pub mod files;
 pub mod plot;

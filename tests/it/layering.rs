@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["arch", "data", "expression", "scaling", "schedule", "units"]),
     ("record", &["arch", "config"]),
     ("runs", &["config", "files", "record", "slurm"]),
+    ("exchange", &["arch", "config", "data", "files", "runs", "scaling"]),
     ("bridge", &[]),
     ("ops", &["bridge"]),
     ("nn", &["arch", "ops", "scaling"]),
