@@ -7,7 +7,7 @@
 //! | L0 | `units` `binomial` `expression` `files` `slurm` `arch` `scaling` `schedule` |
 //! | L1 | `config` `record` `data` `bridge`* |
 //! | L2 | `runs` `tasks` `ops`* |
-//! | L3 | `nn`* |
+//! | L3 | `nn`* `exchange` |
 //! | L4 | `train`* `decode`* `sweep` `analysis` |
 //! | L5 | `plot` `report` `verify`* |
 //! | L6 | `study` `cli` |
@@ -20,6 +20,7 @@ pub mod binomial;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod exchange;
 pub mod expression;
 pub mod files;
 pub mod plot;

@@ -1,8 +1,10 @@
 //! Text from a model: prompts are read, and tokens follow one by one for a batch of sequences. On a GPU a whole step, from
 //! the last tokens to the next ones, is recorded once and replayed.
 
+mod answer;
 mod sampling;
 
+pub use answer::{AnswerError, scores};
 pub use sampling::{Sampler, Sampling, SamplingError};
 
 use crate::bridge::{BridgeError, CudaGraph};
@@ -73,6 +75,11 @@ impl Generator {
         &self.lm
     }
 
+    /// Sequences at once.
+    pub fn sequences(&self) -> usize {
+        self.slots.tokens.size()[0] as usize
+    }
+
     /// What is kept of the sequences.
     pub fn state(&self) -> &DecodeState {
         &self.state
@@ -83,8 +90,7 @@ impl Generator {
     /// # Panics
     /// When there are not as many prompts as sequences, or one is empty or does not fit.
     pub fn read(&mut self, prompts: &[Vec<i64>]) {
-        let rows = self.slots.tokens.size()[0] as usize;
-        assert_eq!(prompts.len(), rows, "a prompt for each sequence");
+        assert_eq!(prompts.len(), self.sequences(), "a prompt for each sequence");
         self.state.clear();
         self.chosen = 0;
         tch::no_grad(|| {

@@ -19,10 +19,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("record", &["arch", "config"]),
     ("runs", &["config", "files", "record", "slurm"]),
     ("tasks", &["binomial", "data"]),
+    ("exchange", &["arch", "config", "data", "files", "runs", "scaling"]),
     ("bridge", &[]),
     ("ops", &["bridge"]),
     ("nn", &["arch", "ops", "scaling"]),
-    ("decode", &["bridge", "nn", "ops"]),
+    ("decode", &["bridge", "data", "nn", "ops", "tasks"]),
     (
         "train",
         &[

@@ -3,6 +3,7 @@
 mod analysis;
 mod analysis_cli;
 mod data;
+mod exchange;
 mod layering;
 mod learning_curve;
 mod scaling;
