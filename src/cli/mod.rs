@@ -13,6 +13,12 @@ mod bench;
 #[cfg(feature = "torch")]
 mod device;
 #[cfg(feature = "torch")]
+mod eval;
+#[cfg(feature = "torch")]
+mod generate;
+#[cfg(feature = "torch")]
+mod inference;
+#[cfg(feature = "torch")]
 mod provenance;
 #[cfg(feature = "torch")]
 mod ranks;
@@ -133,6 +139,10 @@ enum Command {
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),
     #[cfg(feature = "torch")]
+    Generate(generate::GenerateArgs),
+    #[cfg(feature = "torch")]
+    Eval(eval::EvalArgs),
+    #[cfg(feature = "torch")]
     Verify(verify::VerifyArgs),
 }
 
@@ -148,7 +158,10 @@ pub fn main() -> ExitStatus {
         }
     };
     #[cfg(feature = "torch")]
-    if matches!(cli.command, Command::Bench(_) | Command::Train(_) | Command::Verify(_)) {
+    if matches!(
+        cli.command,
+        Command::Bench(_) | Command::Train(_) | Command::Generate(_) | Command::Eval(_) | Command::Verify(_)
+    ) {
         runtime::settle();
         runtime::keep_kernels();
     }
@@ -172,6 +185,10 @@ pub fn main() -> ExitStatus {
         Command::Plot(args) => fits::plot::run(args),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(args),
+        #[cfg(feature = "torch")]
+        Command::Generate(args) => generate::run(args),
+        #[cfg(feature = "torch")]
+        Command::Eval(args) => eval::run(args),
         #[cfg(feature = "torch")]
         Command::Verify(args) => verify::run(args),
     };
