@@ -25,7 +25,7 @@ pub struct ImportArgs {
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "arch")]
     set: Vec<String>,
     /// What stands before every name; tensors without it are left alone
-    #[arg(long, requires = "arch", default_value = "")]
+    #[arg(long, requires = "arch", default_value = "", hide_default_value = true)]
     prefix: String,
     #[command(flatten)]
     target: Target,
