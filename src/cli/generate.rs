@@ -145,7 +145,7 @@ impl<'a> Growing<'a> {
         while !self.text.is_char_boundary(end) {
             end -= 1;
         }
-        let from = std::mem::replace(&mut self.shown, end.max(self.shown));
+        let from = std::mem::replace(&mut self.shown, end);
         &self.text[from.min(end)..end]
     }
 }
@@ -160,8 +160,7 @@ struct Times {
 
 pub fn run(args: GenerateArgs) -> anyhow::Result<ExitStatus> {
     super::runtime::use_threads(None)?;
-    let sampling =
-        Sampling { temperature: args.temperature, top_p: args.top_p, top_k: args.top_k, seed: args.seed };
+    let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, top_k: args.top_k, seed: args.seed };
     sampling.validate().map_err(|error| usage(format!("--{error}")))?;
     if args.stop.iter().any(String::is_empty) {
         return Err(usage("--stop is empty; expected text"));

@@ -64,11 +64,8 @@ impl ModelArgs {
         }
         let params = ParamStore::from_tensors(&folder.model, tensors, Device::Cpu).map_err(usage)?;
         let run = run_of(&self.checkpoint)?;
-        // A run is evaluated with the angles that it was trained with.
-        let rope_table = match &run {
-            Some((_, run)) if run.exec.precision == crate::config::PrecisionChoice::Bf16 => RopeTable::RoundedToBf16,
-            _ => RopeTable::Fp32,
-        };
+        // As models are trained.
+        let rope_table = RopeTable::RoundedToBf16;
         let options = ForwardOptions { backend, precision, rope_table };
         let lm = guarded(|| {
             let params = params.freeze(precision, device);
