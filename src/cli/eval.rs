@@ -138,7 +138,11 @@ fn print(rows: &[Row]) -> anyhow::Result<()> {
     let mut table = output::table(&keys);
     for row in rows {
         table.add_row(keys.iter().map(|key| match &row[*key] {
-            Value::Number(number) if number.is_f64() => format!("{:.4}", number.as_f64().unwrap_or(f64::NAN)),
+            Value::Number(number) if number.is_f64() => match number.as_f64() {
+                // A tag, such as a number of entries.
+                Some(whole) if whole.fract() == 0.0 && !FOUND.contains(key) => format!("{whole}"),
+                other => format!("{:.4}", other.unwrap_or(f64::NAN)),
+            },
             Value::Null => "-".to_owned(),
             Value::String(text) => text.clone(),
             other => other.to_string(),

@@ -35,7 +35,6 @@ pub struct ModelArgs {
 pub struct Loaded {
     pub folder: ModelFolder,
     pub lm: DecoderLm,
-    pub precision: Precision,
     pub device: Device,
     /// The run whose folder holds the checkpoint, where one does.
     pub run: Option<(RunFolder, RunConfig)>,
@@ -71,7 +70,7 @@ impl ModelArgs {
             let params = params.freeze(precision, device);
             Ok(DecoderLm::new(&folder.model, &folder.scaling, &params, options))
         })?;
-        Ok(Loaded { folder, lm, precision, device, run })
+        Ok(Loaded { folder, lm, device, run })
     }
 
     /// The tokenizer that was named, else the model's own.

@@ -4,6 +4,7 @@ mod decoding;
 mod golden;
 mod gpu;
 mod gpu_decoding;
+mod inference;
 mod initial_values;
 mod ops;
 mod ranks;
