@@ -119,7 +119,7 @@ pub enum FrameError {
         message: String,
     },
     /// A named column is not there.
-    #[error("{}: no column '{column}'; {}", path.display(), columns_hint(column, columns))]
+    #[error("{}: no column '{}'; {}", path.display(), shown(column), columns_hint(column, columns))]
     MissingColumn {
         /// The file.
         path: PathBuf,
@@ -129,7 +129,7 @@ pub enum FrameError {
         columns: Vec<String>,
     },
     /// A cell is not what its column needs.
-    #[error("{} line {line}, column '{column}': '{value}' is not a {expected}", path.display())]
+    #[error("{} line {line}, column '{}': '{}' is not a {expected}", path.display(), shown(column), shown(value))]
     BadCell {
         /// The file.
         path: PathBuf,
@@ -175,9 +175,19 @@ fn columns_hint(column: &str, columns: &[String]) -> String {
     let nearest =
         columns.iter().max_by(|a, b| strsim::jaro_winkler(column, a).total_cmp(&strsim::jaro_winkler(column, b)));
     match nearest {
-        Some(name) if strsim::jaro_winkler(column, name) > 0.8 => format!("hint: did you mean '{name}'?"),
-        _ => format!("its columns are {}", columns.join(", ")),
+        Some(name) if strsim::jaro_winkler(column, name) > 0.8 => format!("hint: did you mean '{}'?", shown(name)),
+        _ => format!("its columns are {}", columns.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")),
     }
+}
+
+/// Longest text of a cell in an error.
+const SHOWN: usize = 60;
+
+/// The text of a cell in an error: on one line, and not all of it where it is long.
+fn shown(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let start: String = text.chars().take(SHOWN).map(plain).collect();
+    if text.chars().nth(SHOWN).is_some() { start + "..." } else { start }
 }
 
 /// Cells as text, before any column is understood.

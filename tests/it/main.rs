@@ -3,8 +3,10 @@
 mod analysis;
 mod analysis_cli;
 mod data;
+mod fuzz_tables;
 mod layering;
 mod scaling;
+mod studies_cli;
 mod sweep;
 mod sweep_run;
 
