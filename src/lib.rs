@@ -4,11 +4,11 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | L0 | `units` `expression` `files` `slurm` `arch` `scaling` `schedule` |
+//! | L0 | `units` `binomial` `expression` `files` `slurm` `arch` `scaling` `schedule` |
 //! | L1 | `config` `record` `data` `bridge`* |
-//! | L2 | `runs` `ops`* |
-//! | L3 | `nn`* |
-//! | L4 | `train`* `sweep` `analysis` |
+//! | L2 | `runs` `tasks` `ops`* |
+//! | L3 | `nn`* `exchange` |
+//! | L4 | `train`* `decode`* `sweep` `analysis` |
 //! | L5 | `plot` `report` `verify`* |
 //! | L6 | `study` `cli` |
 //!
@@ -16,9 +16,11 @@
 
 pub mod analysis;
 pub mod arch;
+pub mod binomial;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod exchange;
 pub mod expression;
 pub mod files;
 pub mod plot;
@@ -30,10 +32,13 @@ pub mod schedule;
 pub mod slurm;
 pub mod study;
 pub mod sweep;
+pub mod tasks;
 pub mod units;
 
 #[cfg(feature = "torch")]
 pub mod bridge;
+#[cfg(feature = "torch")]
+pub mod decode;
 #[cfg(feature = "torch")]
 pub mod nn;
 #[cfg(feature = "torch")]

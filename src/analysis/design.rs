@@ -4,12 +4,11 @@
 //! To first order the covariance of the parameters is σ²(JᵀJ)⁻¹, where J is the Jacobian of the law at the runs, so
 //! that everything here is a property of the inputs alone and scales with the noise σ of one loss.
 
+use super::conditioning::of_gram;
 use super::fit::{Fitted, problem};
 use super::forms::{FLOPS_PER_PARAMETER_TOKEN, Form, Input, Inputs};
 use super::interval::t_quantile;
 use super::solver::Minimum;
-use super::solver::matrix::{Matrix, inverse_gram};
-use super::solver::vector::dot;
 use super::{Law, Objective, Sample, ends};
 use statrs::function::gamma::ln_gamma;
 
@@ -194,8 +193,7 @@ pub fn assess(law: &Law, proposal: &Proposal, objective: Objective) -> Option<As
     })
 }
 
-/// The largest eigenvalue of JᵀJ over its smallest, the latter from the inverse: that comes from J itself, which has half
-/// as many digits to lose.
+/// The condition of JᵀJ by the logarithm of each coefficient and by each shape.
 fn condition(fitted: &Fitted) -> f64 {
     let p = &fitted.optimum.p;
     let k = fitted.form.terms().len();
@@ -203,14 +201,7 @@ fn condition(fitted: &Fitted) -> f64 {
     for (column, c) in columns.iter_mut().zip(&p[..k]) {
         column.iter_mut().for_each(|value| *value *= c);
     }
-    let mut gram = Matrix::zeros(p.len());
-    for i in 0..p.len() {
-        for j in 0..=i {
-            gram.add(i, j, dot(&columns[i], &columns[j]));
-        }
-    }
-    let largest = |matrix: Matrix| matrix.eigenvalues().last().copied().unwrap_or(1.0);
-    inverse_gram(columns).map_or(f64::INFINITY, |inverse| largest(gram) * largest(inverse))
+    of_gram(columns)
 }
 
 /// se(floor)/σ of a design.

@@ -1,6 +1,6 @@
 //! A fit as JSON: what `fit --json` prints for each group, and what studies keep.
 
-use super::{Certificate, Fit, FitError, IntervalMethod, Objective};
+use super::{Certificate, Fit, FitError, IntervalMethod, Objective, Spread};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -24,6 +24,7 @@ pub struct FitEntry {
     pub interval: BTreeMap<&'static str, [Option<f64>; 2]>,
     pub r2: Option<f64>,
     pub residual_sd: Option<f64>,
+    pub residuals: Option<SpreadEntry>,
     pub kappa: Option<f64>,
     pub leave_one_out_c: Option<[f64; 2]>,
     pub bounds: Vec<String>,
@@ -47,6 +48,16 @@ pub struct CertificateEntry {
     pub reached: usize,
 }
 
+/// [`Spread`] with keys.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields are the keys")]
+pub struct SpreadEntry {
+    pub robust_sd: f64,
+    pub sd: f64,
+    pub kurtosis: Option<f64>,
+    pub inside: Option<f64>,
+}
+
 /// A loss that the law gives.
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the fields are the keys")]
@@ -65,6 +76,17 @@ impl From<&Certificate> for CertificateEntry {
             condition: Some(of.condition).filter(|value| value.is_finite()),
             starts: of.starts,
             reached: of.reached,
+        }
+    }
+}
+
+impl From<&Spread> for SpreadEntry {
+    fn from(of: &Spread) -> Self {
+        Self {
+            robust_sd: of.robust_sd,
+            sd: of.sd,
+            kurtosis: Some(of.kurtosis).filter(|value| value.is_finite()),
+            inside: of.inside,
         }
     }
 }
@@ -95,6 +117,7 @@ impl FitEntry {
             interval: estimates.iter().filter_map(|e| Some((e.name, e.interval.map(|i| [i.lo, i.hi])?))).collect(),
             r2: fit.map(|fit| fit.r2),
             residual_sd: fit.map(|fit| fit.residual_sd),
+            residuals: fit.map(|fit| SpreadEntry::from(&fit.spread)),
             kappa: fit.and_then(|fit| fit.kappa),
             leave_one_out_c: fit.and_then(|fit| fit.leave_one_out_floor).map(|(lo, hi)| [lo, hi]),
             bounds: fit.map_or_else(Vec::new, |fit| fit.bounds.clone()),

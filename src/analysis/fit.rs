@@ -1,14 +1,15 @@
 //! Fitting one group: the optimum with its certificate, standard errors and what is printed beside them.
 
-use super::forms::{Form, Inputs};
+use super::forms::{Form, Inputs, Terms};
 use super::interval::{self, Profiler, Target};
 use super::solver::matrix::{Matrix, inverse_gram};
+use super::spread::share_within;
 use rayon::prelude::*;
 
 use super::solver::{Block, Criterion, Held, Minimum, Problem, Residual, newton, search};
 use super::{
     Certificate, Estimate, Fit, FitError, FitOptions, FitStatus, IntervalMethod, Law, Noise, Objective, Prediction,
-    Sample, bootstrap,
+    Sample, Spread, bootstrap,
 };
 
 /// Points beyond which leaving each out in turn starts from the optimum of all instead of the whole grid.
@@ -26,7 +27,7 @@ impl Objective {
     }
 
     /// What is printed, from what is minimised.
-    fn reported(self, problem: &Problem, p: &[f64], value: f64) -> f64 {
+    pub(super) fn reported(self, problem: &Problem, p: &[f64], value: f64) -> f64 {
         match self {
             Self::LeastSquares | Self::LogLeastSquares => 2.0 * value,
             Self::Huber(_) => value,
@@ -91,7 +92,7 @@ impl<'a> Fitted<'a> {
         let FitOptions { form, objective, starts, seed, .. } = *options;
         let fitted = Self::with_given(sample, form, objective, &options.given)?;
         let (confirmation, better) = search::confirm(&fitted.problem, &fitted.optimum, &fitted.held(), starts, seed);
-        if better.value < fitted.optimum.value * (1.0 - 1e-9) && better.converged {
+        if better.improves_on(&fitted.optimum) {
             let Self { reference, problem, given, .. } = fitted;
             let fitted = Self::with_optimum(sample, form, objective, reference, problem, better, given)?;
             return Ok((fitted, confirmation));
@@ -158,21 +159,21 @@ impl<'a> Fitted<'a> {
     /// which for squares is the usual one.
     pub(super) fn variance(&self) -> f64 {
         let delta = self.problem.criterion.delta;
-        let residuals = self.problem.residuals(self.block(), &self.optimum.p);
-        let (mut squares, mut inside) = (0.0, 0.0);
-        for (r, w) in residuals.iter().zip(&self.block().weight) {
-            squares += w * r.clamp(-delta, delta).powi(2);
-            inside += f64::from(r.abs() <= delta);
-        }
-        let share = inside / residuals.len() as f64;
+        let residuals = self.residuals();
+        let influence = |(r, w): (&f64, &f64)| w * r.clamp(-delta, delta).powi(2);
+        let squares: f64 = residuals.iter().zip(&self.block().weight).map(influence).sum();
+        let share = share_within(&residuals, delta);
         squares / self.freedom() / (share * share).max(f64::MIN_POSITIVE)
+    }
+
+    /// Residuals of the points in the measure of the objective.
+    fn residuals(&self) -> Vec<f64> {
+        self.problem.residuals(self.block(), &self.optimum.p)
     }
 
     /// Share of points within Huber's threshold; one for squares.
     pub(super) fn inside_share(&self) -> f64 {
-        let residuals = self.problem.residuals(self.block(), &self.optimum.p);
-        let inside = residuals.iter().filter(|r| r.abs() <= self.problem.criterion.delta).count();
-        inside as f64 / residuals.len() as f64
+        share_within(&self.residuals(), self.problem.criterion.delta)
     }
 
     /// ∂(natural parameters)/∂(variables) at the optimum, by central differences.
@@ -234,21 +235,29 @@ impl<'a> Fitted<'a> {
         out.iter().all(|se| se.is_finite()).then_some(out)
     }
 
-    /// The bounds on which the optimum lies, in words.
-    pub(super) fn bounds(&self) -> Vec<String> {
-        let k = self.form.terms().len();
-        let word = |j: &usize| {
-            if *j < k {
-                return format!("{} = 0", self.form.terms()[*j].name);
-            }
-            let shape = &self.form.shapes()[j - k];
-            format!("{} = {}", shape.name, self.optimum.p[*j])
-        };
-        self.optimum.at_bound.iter().map(word).collect()
-    }
-
     pub(super) fn law(&self) -> Law {
         Law { form: self.form, parameters: self.natural.clone() }
+    }
+}
+
+/// The bounds on which an optimum lies, in words.
+pub(super) fn bounds(form: &dyn Terms, optimum: &Minimum) -> Vec<String> {
+    let k = form.terms().len();
+    let word = |j: &usize| {
+        if *j < k {
+            return format!("{} = 0", form.terms()[*j].name);
+        }
+        format!("{} = {}", form.shapes()[j - k].name, optimum.p[*j])
+    };
+    optimum.at_bound.iter().map(word).collect()
+}
+
+/// How a minimisation ended.
+pub(super) fn status(optimum: &Minimum) -> FitStatus {
+    match (optimum.converged, optimum.at_bound.is_empty()) {
+        (false, _) => FitStatus::Stuck,
+        (true, false) => FitStatus::BoundHit,
+        (true, true) => FitStatus::Converged,
     }
 }
 
@@ -283,7 +292,7 @@ pub fn descend(
 }
 
 /// The variables of given parameters.
-fn given_variables(form: &dyn Form, given: &[Given]) -> Result<Vec<usize>, FitError> {
+pub(super) fn given_variables(form: &dyn Terms, given: &[Given]) -> Result<Vec<usize>, FitError> {
     let k = form.terms().len();
     let place = |given: &Given| {
         let term = form.terms().iter().position(|term| term.name == given.name && term.direct);
@@ -320,12 +329,7 @@ pub(super) fn describe(
     let law = fitted.law();
     let predicted = law.losses(&sample.inputs);
     let residuals: Vec<f64> = sample.y.iter().zip(&predicted).map(|(y, f)| y - f).collect();
-    let bounds = fitted.bounds();
-    let status = match (fitted.optimum.converged, bounds.is_empty()) {
-        (false, _) => FitStatus::Stuck,
-        (true, false) => FitStatus::BoundHit,
-        (true, true) => FitStatus::Converged,
-    };
+    let bounds = bounds(fitted.form, &fitted.optimum);
 
     let variance = options.noise.variance().unwrap_or_else(|| fitted.variance());
     let unit = if bounds.is_empty() { fitted.unit_errors() } else { None };
@@ -375,51 +379,62 @@ pub(super) fn describe(
     let weighted_sd = fitted.variance().sqrt();
     Ok(Fit {
         n: sample.len(),
-        status,
+        status: status(&fitted.optimum),
         bounds,
         objective: options.objective.reported(&fitted.problem, &fitted.optimum.p, fitted.optimum.value),
         estimates,
         r2: 1.0 - sse / sst,
         residual_sd: if robust { (sse / freedom).sqrt() } else { weighted_sd },
+        spread: Spread::of(&fitted.residuals(), fitted.problem.criterion.delta),
         residuals,
         kappa: unit.and_then(|unit| Some(unit[floor_at?])).filter(|_| !robust && weighted_sd > 0.0),
         leave_one_out_floor: floor
             .filter(|_| options.leave_one_out)
             .and_then(|name| leave_one_out(fitted, name, &options.given)),
-        certificate: certificate(fitted, confirmation),
+        certificate: certificate(&fitted.problem, &fitted.optimum, &fitted.given, confirmation),
         resamples,
         predictions,
         law,
     })
 }
 
-/// How sure it is that this is the optimum.
-fn certificate(fitted: &Fitted, confirmation: search::Confirmation) -> Certificate {
+/// How sure it is that this is the optimum of one group, of which the variables `given` are not fitted.
+pub(super) fn certificate(
+    problem: &Problem,
+    optimum: &Minimum,
+    given: &[usize],
+    confirmation: search::Confirmation,
+) -> Certificate {
+    let (gradient, hessian) = curvature(problem, optimum, given);
+    let gradient = gradient.iter().map(|slope| slope.powi(2)).sum::<f64>().sqrt();
+    let values = hessian.eigenvalues();
+    let (smallest, largest) = (values.first().copied().unwrap_or(1.0), values.last().copied().unwrap_or(1.0));
+    Certificate {
+        gradient,
+        decrement: optimum.decrement,
+        smallest_curvature: smallest,
+        condition: if smallest > 0.0 { largest / smallest } else { f64::INFINITY },
+        starts: confirmation.starts,
+        reached: confirmation.reached,
+    }
+}
+
+/// Gradient and Hessian of the objective at an optimum, by the logarithm of each coefficient and by each shape, which makes
+/// the numbers comparable; of the variables that are neither `given` nor on a bound, in their order.
+pub(super) fn curvature(problem: &Problem, optimum: &Minimum, given: &[usize]) -> (Vec<f64>, Matrix) {
     let mut derivatives = Default::default();
-    fitted.problem.derivatives(&fitted.optimum.p, fitted.problem.criterion.delta, &mut derivatives);
-    let k = fitted.form.terms().len();
-    // By the logarithm of each coefficient and by each shape itself, which makes the numbers comparable.
-    let unit = |j: usize| if j < k { fitted.optimum.p[j] } else { 1.0 };
-    let free: Vec<usize> = (0..fitted.optimum.p.len())
-        .filter(|j| !fitted.optimum.at_bound.contains(j) && !fitted.given.contains(j))
-        .collect();
-    let gradient = free.iter().map(|j| (derivatives.gradient[*j] * unit(*j)).powi(2)).sum::<f64>().sqrt();
+    problem.derivatives(&optimum.p, problem.criterion.delta, &mut derivatives);
+    let k = problem.blocks[0].form.terms().len();
+    let unit = |j: usize| if j < k { optimum.p[j] } else { 1.0 };
+    let is_free = |j: &usize| !optimum.at_bound.contains(j) && !given.contains(j);
+    let free: Vec<usize> = (0..optimum.p.len()).filter(is_free).collect();
     let mut hessian = derivatives.hessian.part(&free);
     for (a, i) in free.iter().enumerate() {
         for (b, j) in free.iter().enumerate() {
             hessian.a[a * free.len() + b] *= unit(*i) * unit(*j);
         }
     }
-    let values = hessian.eigenvalues();
-    let (smallest, largest) = (values.first().copied().unwrap_or(1.0), values.last().copied().unwrap_or(1.0));
-    Certificate {
-        gradient,
-        decrement: fitted.optimum.decrement,
-        smallest_curvature: smallest,
-        condition: if smallest > 0.0 { largest / smallest } else { f64::INFINITY },
-        starts: confirmation.starts,
-        reached: confirmation.reached,
-    }
+    (free.iter().map(|j| derivatives.gradient[*j] * unit(*j)).collect(), hessian)
 }
 
 /// Range of the floor over fits that each lack one point, where enough are left to fit.

@@ -201,9 +201,10 @@ impl Walk<'_> {
         if self.target.log { coordinate.exp() } else { coordinate }
     }
 
-    /// √(rise / allowed rise) with the quantity at a coordinate, from a start nearby, which becomes the optimum there.
-    fn z(&self, at: f64, from: &mut Vec<f64>, global: bool) -> f64 {
-        let start = self.target.moved(from, self.value(at));
+    /// √(rise / allowed rise) with the quantity at a coordinate, from where the optima of the trail lead; the optimum
+    /// found joins them.
+    fn z(&self, at: f64, trail: &mut Trail, global: bool) -> f64 {
+        let start = self.target.moved(&trail.ahead(at, &self.problem.bounds), self.value(at));
         let mut minimum = newton::minimise(self.problem, &start, &self.target.held);
         if (global || !minimum.converged)
             && let Some(found) = search::global(self.problem, &start, &self.target.held)
@@ -212,7 +213,7 @@ impl Walk<'_> {
             minimum = found;
         }
         let rise = (minimum.value - self.profiler.fitted.optimum.value).max(0.0);
-        *from = minimum.p;
+        trail.push(at, minimum.p);
         (rise / self.profiler.rise).sqrt()
     }
 
@@ -239,8 +240,31 @@ impl Walk<'_> {
         let relative = |se: f64| if self.target.log { (se / self.target.value).min(3.0) } else { se };
         let bound = self.coordinate(if direction < 0.0 { self.target.bounds.0 } else { self.target.bounds.1 });
         let step = guess.map_or(0.1 * origin.abs().max(0.01), relative);
-        let mut from = self.target.start.clone();
-        crossing(origin, direction * step, bound, |at| self.z(at, &mut from, global))
+        let mut trail = Trail { last: (origin, self.target.start.clone()), before: None };
+        crossing(origin, direction * step, bound, |at| self.z(at, &mut trail, global))
+    }
+}
+
+/// The last optima on the way along a profile, by their coordinate.
+struct Trail {
+    last: (f64, Vec<f64>),
+    before: Option<(f64, Vec<f64>)>,
+}
+
+impl Trail {
+    fn push(&mut self, at: f64, p: Vec<f64>) {
+        self.before = Some(std::mem::replace(&mut self.last, (at, p)));
+    }
+
+    /// A start at a coordinate: on the straight line through the last two optima where that stays within the bounds and
+    /// reaches no further than they are apart, otherwise the last one.
+    fn ahead(&self, at: f64, bounds: &[(f64, f64)]) -> Vec<f64> {
+        let (here, p) = &self.last;
+        let Some((there, q)) = &self.before else { return p.clone() };
+        let share = (at - here) / (here - there);
+        let line: Vec<f64> = p.iter().zip(q).map(|(p, q)| p + share * (p - q)).collect();
+        let within = line.iter().zip(bounds).all(|(value, (lo, hi))| value > lo && value < hi);
+        if share.abs() <= 1.0 && within { line } else { p.clone() }
     }
 }
 
@@ -248,8 +272,8 @@ impl Walk<'_> {
 pub(super) fn crossing(origin: f64, step: f64, bound: f64, mut z: impl FnMut(f64) -> f64) -> Option<f64> {
     let direction = step.signum();
     let clamp = |at: f64| if direction < 0.0 { at.max(bound) } else { at.min(bound) };
-    let (mut step, mut inside) = (step.abs(), (origin, 0.0));
-    let mut outside = loop {
+    let (mut step, mut inside, mut before) = (step.abs(), (origin, 0.0), (origin, 0.0));
+    let outside = loop {
         let at = clamp(inside.0 + direction * step);
         let next = (at, z(at));
         if next.1 > 1.0 {
@@ -260,33 +284,51 @@ pub(super) fn crossing(origin: f64, step: f64, bound: f64, mut z: impl FnMut(f64
         }
         let growth = if next.1 > inside.1 { (1.0 - next.1) / (next.1 - inside.1) } else { 4.0 };
         step = (at - inside.0).abs() * (1.1 * growth).clamp(0.5, 4.0);
-        inside = next;
+        (before, inside) = (inside, next);
     };
-    // False position with the Illinois rule.
-    let (mut low, mut high) = (inside.1 - 1.0, outside.1 - 1.0);
+    let excess = |(at, z): (f64, f64)| (at, z - 1.0);
+    Some(between(excess(inside), excess(outside), excess(before), |at| z(at) - 1.0))
+}
+
+/// The root of `f` between two points of opposite sign, each given with its value there. The next point is where the
+/// inverse parabola through these and a third one is zero, or the middle where that is not sure to be between them
+/// (Chandrupatla 1997, Advances in Engineering Software 28, 145-149).
+fn between(inside: (f64, f64), outside: (f64, f64), third: (f64, f64), mut f: impl FnMut(f64) -> f64) -> f64 {
+    let (mut a, mut b, mut c) = (inside, outside, third);
+    let scale = a.0.abs().max(b.0.abs());
     for _ in 0..60 {
-        if (outside.0 - inside.0).abs() <= 1e-11 * origin.abs() + 1e-14 * inside.0.abs() {
+        if (b.0 - a.0).abs() <= 1e-13 * scale {
             break;
         }
-        let mut at = inside.0 + (outside.0 - inside.0) * (-low / (high - low));
-        if !at.is_finite() || (at - inside.0) * (at - outside.0) >= 0.0 {
-            at = 0.5 * (inside.0 + outside.0);
+        let at = a.0 + share_of_root(a, b, c) * (b.0 - a.0);
+        let new = (at, f(at));
+        if new.1.abs() < 1e-9 {
+            return at;
         }
-        let excess = z(at) - 1.0;
-        if excess.abs() < 1e-8 {
-            return Some(at);
-        }
-        if excess > 0.0 {
-            outside = (at, excess);
-            high = excess;
-            low *= 0.5;
+        if (new.1 > 0.0) == (a.1 > 0.0) {
+            c = a;
         } else {
-            inside = (at, excess);
-            low = excess;
-            high *= 0.5;
+            (c, b) = (b, a);
         }
+        a = new;
     }
-    Some(outside.0)
+    if a.1.abs() < b.1.abs() { a.0 } else { b.0 }
+}
+
+/// How far from `a` to `b` the root is supposed to be.
+fn share_of_root(a: (f64, f64), b: (f64, f64), c: (f64, f64)) -> f64 {
+    let place = (a.0 - b.0) / (c.0 - b.0);
+    let height = (a.1 - b.1) / (c.1 - b.1);
+    let share = if c == a {
+        a.1 / (a.1 - b.1)
+    } else if height * height < place && (1.0 - height).powi(2) < 1.0 - place {
+        let straight = a.1 / (b.1 - a.1) * (c.1 / (b.1 - c.1));
+        straight + (c.0 - a.0) / (b.0 - a.0) * (a.1 / (c.1 - a.1)) * (b.1 / (c.1 - b.1))
+    } else {
+        0.5
+    };
+    // An infinite height has no parabola.
+    if share > 0.0 && share < 1.0 { share } else { 0.5 }
 }
 
 /// The profile of a parameter: its values and the rise of the objective there as a share of the limit of its interval, on
@@ -308,19 +350,26 @@ pub fn profile(sample: &Sample, options: &FitOptions, name: &str, points: usize)
     Some(places.map(|value| (value, profiler.deviance(&target, value))).collect())
 }
 
-/// Wilson's interval at [`CONFIDENCE`] of a share of successes among `trials`.
-pub fn wilson(share: f64, trials: f64) -> (f64, f64) {
-    let z = t_quantile(f64::INFINITY);
-    let (centre, spread) =
-        (share + z * z / (2.0 * trials), share * (1.0 - share) / trials + (z / (2.0 * trials)).powi(2));
-    let scale = 1.0 + z * z / trials;
-    let half = z * spread.max(0.0).sqrt();
-    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn crossings_are_found_from_either_side_and_past_a_wall() {
+        let mut calls = 0;
+        let mut z = |x: f64| {
+            calls += 1;
+            x.abs() + 0.1 * x * x * x.signum()
+        };
+        for direction in [-1.0, 1.0] {
+            let end = crossing(0.0, direction * 0.1, direction * 1e9, &mut z).unwrap();
+            assert!((z(end) - 1.0).abs() < 1e-9, "{end}");
+        }
+        assert!(calls < 24, "{calls}");
+        let wall = crossing(0.0, 0.5, 1e9, |x| if x < 2.0 { 0.3 * x } else { f64::INFINITY }).unwrap();
+        assert!((wall - 2.0).abs() < 1e-9, "{wall}");
+        assert_eq!(crossing(0.0, 0.5, 3.0, |x| 0.3 * x), None);
+    }
 
     /// Tabulated values (any textbook): t for 2, 3 and 30 degrees, F(1, ν) = t².
     #[test]
@@ -332,10 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn known_noise_and_shares_have_normal_quantiles() {
+    fn known_noise_has_normal_quantiles() {
         assert!((t_quantile(1e9) - 1.959964).abs() < 1e-6 && (f_quantile(1e9) - 3.841459).abs() < 1e-5);
-        // Newcombe 1998, Statistics in Medicine 17: 81 of 263 give 0.2553 to 0.3662.
-        let (lo, hi) = wilson(81.0 / 263.0, 263.0);
-        assert!((lo - 0.2553).abs() < 5e-5 && (hi - 0.3662).abs() < 5e-5, "{lo} {hi}");
     }
 }

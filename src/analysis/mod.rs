@@ -6,6 +6,7 @@
 mod bootstrap;
 pub mod calibrate;
 pub mod compare;
+pub mod conditioning;
 pub mod design;
 pub mod display;
 pub mod document;
@@ -14,20 +15,23 @@ pub mod forms;
 pub mod frame;
 mod interval;
 pub mod isoflop;
+pub mod learning_curve;
 mod outliers;
 pub mod presets;
 pub mod robustness;
 pub mod rollout;
 mod sample;
 mod solver;
+mod spread;
 
 pub use bootstrap::Resamples;
 pub use fit::{Given, descend, fit};
 pub use forms::Form;
 pub use frame::{Columns, Excluded, FrameError, Row, Table};
-pub use interval::{profile, wilson};
+pub use interval::profile;
 pub use outliers::deleted_residuals;
 pub use sample::Sample;
+pub use spread::Spread;
 
 /// Confidence level of every interval.
 pub const CONFIDENCE: f64 = 0.95;
@@ -198,7 +202,7 @@ impl FitOptions {
 pub struct Law {
     /// The form.
     pub form: &'static dyn Form,
-    /// Its parameters, in the order of [`Form::parameters`].
+    /// Its parameters, in the order of [`forms::Terms::parameters`].
     pub parameters: Vec<f64>,
 }
 
@@ -309,6 +313,8 @@ pub struct Fit {
     pub residuals: Vec<f64>,
     /// √(SSE/(n-p)) in the measure of the objective: the noise of one loss, if the form is right.
     pub residual_sd: f64,
+    /// How the residuals are distributed.
+    pub spread: Spread,
     /// κ = se(floor)/residual sd: by how much this design magnifies the noise of one loss into noise of the floor.
     pub kappa: Option<f64>,
     /// Smallest and largest floor when each point is left out in turn.

@@ -1,7 +1,7 @@
 //! CUDA kernels from source text: compiled for the chip at first use, kept on disk, launched on LibTorch's current stream.
 
 use super::{BridgeError, cuda, libtorch_folder};
-use cudarc::driver::{CudaContext, result as driver, sys::CUfunction};
+use cudarc::driver::{CudaContext, result as driver, sys};
 use cudarc::nvrtc::{result as compiler, sys as nvrtc};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -85,6 +85,15 @@ impl Shape {
     }
 }
 
+/// When a kernel may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// When the one in front of it has ended.
+    InTurn,
+    /// Before that, on chips that can: it waits by itself where it must.
+    Early,
+}
+
 fn refused(what: &str, error: impl std::fmt::Display) -> BridgeError {
     BridgeError(format!("kernel {what}: {error}"))
 }
@@ -100,7 +109,7 @@ pub fn keep_kernels_in(folder: PathBuf) {
 
 /// A function on a device; its module is never unloaded.
 #[derive(Clone, Copy)]
-struct Function(CUfunction);
+struct Function(sys::CUfunction);
 
 // SAFETY: a handle that any thread may launch.
 unsafe impl Send for Function {}
@@ -119,6 +128,18 @@ fn context(ordinal: usize) -> Result<Arc<CudaContext>, BridgeError> {
     };
     context.bind_to_thread().map_err(|e| refused("context", e))?;
     Ok(context)
+}
+
+/// Whether kernels of a device can start before the one in front of them has ended.
+fn starts_early(ordinal: usize) -> Result<bool, BridgeError> {
+    static KNOWN: Mutex<Vec<(usize, bool)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().expect("nothing panics while it holds what is known");
+    if let Some((_, early)) = known.iter().find(|(device, _)| *device == ordinal) {
+        return Ok(*early);
+    }
+    let (major, _) = context(ordinal)?.compute_capability().map_err(|e| refused("launch", e))?;
+    known.push((ordinal, major >= 9));
+    Ok(major >= 9)
 }
 
 /// Opens NVRTC where LibTorch's wheels put it, so that it is found by its name afterwards.
@@ -208,7 +229,7 @@ fn function(source: &KernelSource, name: &'static str, ordinal: usize) -> Result
     let context = context(ordinal)?;
     let mut modules = MODULES.get_or_init(Mutex::default).lock().expect("no kernel panics while compiling");
     let module = match modules.get(&(ordinal, source.name)) {
-        Some(&module) => module as cudarc::driver::sys::CUmodule,
+        Some(&module) => module as sys::CUmodule,
         None => {
             let (major, minor) = context.compute_capability().map_err(|e| refused(source.name, e))?;
             let code = machine_code(source, &format!("sm_{major}{minor}"))?;
@@ -222,7 +243,7 @@ fn function(source: &KernelSource, name: &'static str, ordinal: usize) -> Result
     let symbol = CString::new(name).map_err(|e| refused(name, e))?;
     // SAFETY: the module is loaded and stays so.
     let handle = unsafe { driver::module::get_function(module, symbol) }.map_err(|e| refused(name, e))?;
-    let limit = cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    let limit = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     // More than 48 KB of dynamic shared memory must be asked for; what does not fit is refused at the launch.
     // SAFETY: a live function of the current context.
     let _ = unsafe { driver::function::set_function_attribute(handle, limit, LARGEST_SHARED) };
@@ -240,7 +261,7 @@ const OLDEST: (i32, i32) = (8, 0);
 /// Whether kernels can be compiled for and launched on a GPU; an error says what is missing.
 pub fn kernels_run_on(ordinal: usize) -> Result<(), BridgeError> {
     // SAFETY: looks for a library by its names.
-    if !unsafe { cudarc::driver::sys::is_culib_present() } {
+    if !unsafe { sys::is_culib_present() } {
         return Err(BridgeError("the NVIDIA driver library (libcuda) is missing".to_owned()));
     }
     let chip = context(ordinal)?.compute_capability().map_err(|e| refused("compute capability", e))?;
@@ -268,6 +289,7 @@ pub fn launch(
     name: &'static str,
     device: Device,
     shape: Shape,
+    start: Start,
     arguments: &[Argument],
 ) -> Result<(), BridgeError> {
     let Device::Cuda(ordinal) = device else { return Err(refused(name, "runs on CUDA devices")) };
@@ -289,8 +311,24 @@ pub fn launch(
             Argument::Double(value) => std::ptr::from_ref(value).cast_mut().cast(),
         })
         .collect();
+    let mut early: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+    early.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    early.value.programmaticStreamSerializationAllowed = 1;
+    let config = sys::CUlaunchConfig {
+        gridDimX: grid.0,
+        gridDimY: grid.1,
+        gridDimZ: grid.2,
+        blockDimX: block.0,
+        blockDimY: block.1,
+        blockDimZ: block.2,
+        sharedMemBytes: shape.shared as u32,
+        hStream: stream.cast(),
+        attrs: &mut early,
+        numAttrs: u32::from(start == Start::Early && starts_early(ordinal)?),
+    };
     // SAFETY: the source's function takes these arguments (see above), and tensors outlive the launch because LibTorch's
-    // allocator reuses memory in stream order.
-    unsafe { driver::launch_kernel(function.0, grid, block, shape.shared as u32, stream.cast(), &mut parameters) }
+    // allocator reuses memory in stream order. The attribute lives until the call returns.
+    unsafe { sys::cuLaunchKernelEx(&config, function.0, parameters.as_mut_ptr(), std::ptr::null_mut()) }
+        .result()
         .map_err(|e| refused(name, e))
 }

@@ -1,11 +1,13 @@
-//! `lossfloor data synth|pack`: makes corpora.
+//! `lossfloor data synth|pack|phonebook`: makes corpora, and text to make one from.
 
-use super::{ExitStatus, exit, output};
+use super::{ExitStatus, exit, output, usage};
 use crate::data::pack::{PackSpec, TokenizerChoice, pack};
 use crate::data::{CorpusInfo, DataError, Progress, SyntheticSpec, synthetic};
+use crate::files;
+use crate::tasks::phonebook::TrainingBooks;
 use crate::units;
 use clap::{Args, Subcommand};
-use std::io::IsTerminal;
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 /// What `data` can do.
@@ -15,6 +17,8 @@ pub enum DataCommand {
     Synth(Box<SynthArgs>),
     /// Tokenise, shuffle and split your own text
     Pack(Box<PackArgs>),
+    /// Write texts from which a model learns to look up numbers in a phonebook
+    Phonebook(PhonebookArgs),
 }
 
 /// `data synth`
@@ -99,6 +103,31 @@ pub struct PackArgs {
     json: bool,
 }
 
+/// `data phonebook`
+#[derive(Args, Debug)]
+pub struct PhonebookArgs {
+    /// File for the texts, one JSON line each: an input of data pack
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: PathBuf,
+    /// Texts, a phonebook each
+    #[arg(long, value_parser = count)]
+    documents: u64,
+    /// Entries of a phonebook: a number, or any from MIN to MAX
+    #[arg(long, value_name = "MIN..MAX", value_parser = range)]
+    entries: (usize, usize),
+    /// Seed of names, numbers and sizes
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+fn range(text: &str) -> Result<(usize, usize), String> {
+    let (low, high) = text.split_once("..").unwrap_or((text, text));
+    Ok((count(low)? as usize, count(high)? as usize))
+}
+
 fn quantity(text: &str) -> Result<f64, String> {
     units::parse_quantity(text).ok_or_else(|| "expected a number such as 0.1 or 2K".to_owned())
 }
@@ -115,6 +144,7 @@ pub fn run(command: DataCommand) -> anyhow::Result<ExitStatus> {
     match command {
         DataCommand::Synth(args) => synth(&args),
         DataCommand::Pack(args) => run_pack(*args),
+        DataCommand::Phonebook(args) => phonebook(&args),
     }
 }
 
@@ -177,6 +207,33 @@ fn run_pack(args: PackArgs) -> anyhow::Result<ExitStatus> {
         output::note(&format!("{} documents{skipped}", units::grouped(packed.documents)));
     }
     print(&args.out, &packed.info, args.json)
+}
+
+fn phonebook(args: &PhonebookArgs) -> anyhow::Result<ExitStatus> {
+    if args.out.extension().is_none_or(|extension| extension != "jsonl") {
+        return Err(usage(format!("--out {}: expected a name that ends in .jsonl", args.out.display())));
+    }
+    let books = TrainingBooks { documents: args.documents, entries: args.entries.0..=args.entries.1, seed: args.seed };
+    let texts = books.texts().map_err(failure)?;
+    let mut bytes = 0;
+    let write = |file: &mut std::fs::File| {
+        let mut out = BufWriter::new(file);
+        for text in texts {
+            bytes += text.len() as u64;
+            serde_json::to_writer(&mut out, &serde_json::json!({ "text": text }))?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    };
+    files::write_atomic_with(&args.out, write).map_err(|error| failure(error.into()))?;
+    if args.json {
+        let file = args.out.to_string_lossy();
+        output::json(&serde_json::json!({ "file": file, "documents": args.documents, "bytes": bytes }))?;
+    } else {
+        let (documents, bytes) = (units::grouped(args.documents), units::grouped(bytes));
+        output::print(&format!("{}: {documents} texts, {bytes} bytes", args.out.display()))?;
+    }
+    Ok(ExitStatus::Done)
 }
 
 fn exists(folder: &Path) -> anyhow::Result<bool> {

@@ -2,6 +2,7 @@
 
 pub mod data;
 mod doctor;
+mod exchange;
 mod fits;
 mod model;
 pub mod output;
@@ -125,6 +126,8 @@ enum Command {
     /// Draw a scaling figure
     Plot(fits::plot::PlotArgs),
     Doctor(doctor::DoctorArgs),
+    Import(exchange::ImportArgs),
+    Export(exchange::ExportArgs),
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     #[cfg(feature = "torch")]
@@ -152,6 +155,8 @@ pub fn main() -> ExitStatus {
     let result = match cli.command {
         Command::Model(command) => model::run(command),
         Command::Doctor(args) => doctor::run(args),
+        Command::Import(args) => exchange::import(&args),
+        Command::Export(args) => exchange::export(&args),
         Command::Bench(command) => bench::run(command),
         Command::Data(command) => data::run(command),
         Command::Plan(args) => sweep::plan(args),

@@ -195,41 +195,105 @@ fn required<T>(value: Option<T>, key: &str, hint: &str) -> Result<T, ConfigError
     value.ok_or_else(|| ConfigError::value(key, format!("missing; {hint}")))
 }
 
-fn model_shape(
-    section: &ModelSection,
-    architecture: &'static dyn Architecture,
-    data: &DataFacts,
-) -> Result<ModelShape, ConfigError> {
-    let depth = required(section.depth, "model.depth", "give the number of layers")?;
-    let mut shape = ModelShape::published(architecture, depth);
-    shape.d_model = match (section.aspect_ratio, section.d_model) {
-        (Some(_), Some(_)) => {
-            return Err(ConfigError::value("model.d_model", "give either d_model or aspect_ratio, not both"));
+impl ModelSection {
+    /// The section that says `model` in full; `context` is the tokens of a training row, where they are known.
+    pub fn of(model: &ModelConfig, context: Option<usize>) -> Self {
+        let shape = &model.shape;
+        Self {
+            arch: Some(model.architecture.to_owned()),
+            depth: Some(shape.depth),
+            aspect_ratio: None,
+            d_model: Some(shape.d_model),
+            n_heads: Some(shape.n_heads),
+            n_kv_heads: Some(shape.n_kv_heads),
+            head_dim: Some(shape.head_dim),
+            d_mlp: Some(shape.d_mlp),
+            window: shape.window,
+            vocab_size: Some(shape.vocab_size),
+            tie_embeddings: Some(shape.tie_embeddings),
+            context,
+            attention_bias: Some(shape.attention_bias),
+            norm: Some(shape.norm),
+            rope_base: Some(shape.rope_base),
         }
-        (Some(ratio), None) => ratio * depth,
-        (None, Some(width)) => width,
-        (None, None) => shape.d_model,
-    };
-    shape.n_heads = section.n_heads.unwrap_or(shape.n_heads);
-    shape.n_kv_heads = section.n_kv_heads.unwrap_or(shape.n_kv_heads);
-    shape.head_dim = section.head_dim.unwrap_or(shape.head_dim);
-    shape.d_mlp = section.d_mlp.unwrap_or(4 * shape.d_model);
-    if let Some(window) = section.window {
-        shape.window = shape.window.map(|_| window);
     }
-    let padded = data.vocab_size.map(|n| n.next_multiple_of(64) as usize);
-    shape.vocab_size = section.vocab_size.or(padded).unwrap_or(shape.vocab_size);
-    if let Some(ids) = data.vocab_size
-        && shape.vocab_size < ids as usize
-    {
-        let problem = format!("{} is below the corpus's {ids} token ids", shape.vocab_size);
-        return Err(ConfigError::value("model.vocab_size", problem));
+
+    /// The architecture that is named.
+    pub fn architecture(&self) -> Result<&'static dyn Architecture, ConfigError> {
+        Ok(arch::lookup(required(self.arch.as_deref(), "model.arch", "see `lossfloor model list`")?)?)
     }
-    shape.tie_embeddings = section.tie_embeddings.unwrap_or(false);
-    shape.attention_bias = section.attention_bias.unwrap_or(shape.attention_bias);
-    shape.norm = section.norm.unwrap_or(shape.norm);
-    shape.rope_base = section.rope_base.unwrap_or(shape.rope_base);
-    Ok(shape)
+
+    /// The shape of `architecture` that this section asks for, every number decided. `ids` is how many token ids the
+    /// corpus has, where there is one.
+    pub fn shape(&self, architecture: &'static dyn Architecture, ids: Option<u64>) -> Result<ModelShape, ConfigError> {
+        let depth = required(self.depth, "model.depth", "give the number of layers")?;
+        let mut shape = ModelShape::published(architecture, depth);
+        shape.d_model = match (self.aspect_ratio, self.d_model) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::value("model.d_model", "give either d_model or aspect_ratio, not both"));
+            }
+            (Some(ratio), None) => ratio * depth,
+            (None, Some(width)) => width,
+            (None, None) => shape.d_model,
+        };
+        shape.n_heads = self.n_heads.unwrap_or(shape.n_heads);
+        shape.n_kv_heads = self.n_kv_heads.unwrap_or(shape.n_kv_heads);
+        shape.head_dim = self.head_dim.unwrap_or(shape.head_dim);
+        shape.d_mlp = self.d_mlp.unwrap_or(4 * shape.d_model);
+        if let Some(window) = self.window {
+            shape.window = shape.window.map(|_| window);
+        }
+        let padded = ids.map(|n| n.next_multiple_of(64) as usize);
+        shape.vocab_size = self.vocab_size.or(padded).unwrap_or(shape.vocab_size);
+        if let Some(ids) = ids
+            && shape.vocab_size < ids as usize
+        {
+            let problem = format!("{} is below the corpus's {ids} token ids", shape.vocab_size);
+            return Err(ConfigError::value("model.vocab_size", problem));
+        }
+        shape.tie_embeddings = self.tie_embeddings.unwrap_or(false);
+        shape.attention_bias = self.attention_bias.unwrap_or(shape.attention_bias);
+        shape.norm = self.norm.unwrap_or(shape.norm);
+        shape.rope_base = self.rope_base.unwrap_or(shape.rope_base);
+        Ok(shape)
+    }
+}
+
+impl ScalingSection {
+    /// The keys that say how a model scales: `rule`, `d0` and `out_init_div`.
+    pub fn of(scaling: &ModelScaling) -> Self {
+        let rule = match scaling.parametrization {
+            Parametrization::Standard => ScalingRule::Standard,
+            Parametrization::Mup => ScalingRule::Mup,
+            Parametrization::MupPlusPlus => ScalingRule::MupPlusPlus,
+        };
+        Self {
+            rule: Some(rule),
+            d0: Some(scaling.base_depth),
+            out_init_div: Some(scaling.out_init_div),
+            ..Self::default()
+        }
+    }
+
+    /// The rule that a model of this shape is built under.
+    pub fn model_scaling(&self, shape: &ModelShape) -> Result<ModelScaling, ConfigError> {
+        let parametrization = match self.rule.unwrap_or_default() {
+            ScalingRule::None | ScalingRule::Standard => Parametrization::Standard,
+            ScalingRule::Mup => Parametrization::Mup,
+            ScalingRule::MupPlusPlus => Parametrization::MupPlusPlus,
+        };
+        let base_depth = self.d0.unwrap_or(8);
+        if base_depth == 0 {
+            return Err(ConfigError::value("scaling.d0", "the base depth must be at least 1"));
+        }
+        Ok(ModelScaling {
+            parametrization,
+            depth: shape.depth,
+            base_depth,
+            tied: shape.tie_embeddings,
+            out_init_div: self.out_init_div.unwrap_or_default(),
+        })
+    }
 }
 
 /// The parameters that a token budget grows with: of this model, and at the base depth.
@@ -273,35 +337,18 @@ impl RunConfig {
         written: &ExperimentConfig,
         facts: &dyn Fn(&Path) -> Result<Option<DataFacts>, ConfigError>,
     ) -> Result<Self, ConfigError> {
-        let name = required(written.model.arch.as_deref(), "model.arch", "see `lossfloor model list`")?;
-        let architecture = arch::lookup(name)?;
+        let architecture = written.model.architecture()?;
         let train_data = required(written.data.train.clone(), "data.train", "give a folder or prefix of token shards")?;
         let val_data = required(written.data.val.clone(), "data.val", "give a folder or prefix of token shards")?;
         let missing = || DataFacts { fingerprint: "absent".to_owned(), vocab_size: None, longest_shard: u64::MAX };
         let train_facts = facts(&train_data)?.unwrap_or_else(missing);
         let val_facts = facts(&val_data)?.unwrap_or_else(missing);
-        let shape = model_shape(&written.model, architecture, &train_facts)?;
+        let shape = written.model.shape(architecture, train_facts.vocab_size)?;
         let model = ModelConfig::new(architecture, shape)?;
-        let depth = model.shape.depth;
-
         let section = &written.scaling;
         let rule = section.rule.unwrap_or_default();
-        let parametrization = match rule {
-            ScalingRule::None | ScalingRule::Standard => Parametrization::Standard,
-            ScalingRule::Mup => Parametrization::Mup,
-            ScalingRule::MupPlusPlus => Parametrization::MupPlusPlus,
-        };
-        let base_depth = section.d0.unwrap_or(8);
-        if base_depth == 0 {
-            return Err(ConfigError::value("scaling.d0", "the base depth must be at least 1"));
-        }
-        let scaling = ModelScaling {
-            parametrization,
-            depth,
-            base_depth,
-            tied: model.shape.tie_embeddings,
-            out_init_div: section.out_init_div.unwrap_or_default(),
-        };
+        let scaling = section.model_scaling(&model.shape)?;
+        let base_depth = scaling.base_depth;
         let base_lr = required(section.lr, "scaling.lr", "give the learning rate at depth d0")?;
         if base_lr <= 0.0 {
             return Err(ConfigError::value("scaling.lr", "the learning rate must be positive"));
@@ -368,7 +415,10 @@ impl RunConfig {
         val_facts.check_rows("data.val", &val_data, contexts * seq_len + 1, hint)?;
         let exec = exec_config(&written.exec, seq_len, batch_rows)?;
         Ok(Self {
-            label: written.label.clone().unwrap_or_else(|| format!("{name}-d{depth}-w{}", model.shape.d_model)),
+            label: written.label.clone().unwrap_or_else(|| {
+                let shape = &model.shape;
+                format!("{}-d{}-w{}", model.architecture, shape.depth, shape.d_model)
+            }),
             tag: written.tag.clone(),
             architecture,
             scaling,
@@ -449,39 +499,21 @@ impl RunConfig {
 
     /// The config that resolves to this run with nothing left to defaults or rules of budget.
     pub fn written(&self) -> ExperimentConfig {
-        let shape = &self.model.shape;
         ExperimentConfig {
             label: Some(self.label.clone()),
             tag: self.tag.clone(),
-            model: ModelSection {
-                arch: Some(self.model.architecture.to_owned()),
-                depth: Some(shape.depth),
-                aspect_ratio: None,
-                d_model: Some(shape.d_model),
-                n_heads: Some(shape.n_heads),
-                n_kv_heads: Some(shape.n_kv_heads),
-                head_dim: Some(shape.head_dim),
-                d_mlp: Some(shape.d_mlp),
-                window: shape.window,
-                vocab_size: Some(shape.vocab_size),
-                tie_embeddings: Some(shape.tie_embeddings),
-                context: Some(self.seq_len),
-                attention_bias: Some(shape.attention_bias),
-                norm: Some(shape.norm),
-                rope_base: Some(shape.rope_base),
-            },
+            model: ModelSection::of(&self.model, Some(self.seq_len)),
             data: DataSection { train: Some(self.train_data.clone()), val: Some(self.val_data.clone()) },
             scaling: ScalingSection {
                 rule: Some(self.rule),
-                d0: Some(self.scaling.base_depth),
                 lr: Some(self.transfer.base_lr),
                 batch_tokens: Some(self.transfer.base_batch_tokens as u64),
                 tokens: self.transfer.base_tokens,
                 warmup_tokens: Some(self.schedule.warmup * self.batch_tokens() / self.schedule.iterations_per_step),
                 weight_decay: Some(self.weight_decay),
-                out_init_div: Some(self.scaling.out_init_div),
                 batch_rule: Some(self.transfer.batch_rule),
                 token_rule: None,
+                ..ScalingSection::of(&self.scaling)
             },
             train: TrainSection {
                 tokens: Some(self.schedule.total * self.batch_tokens() / self.schedule.iterations_per_step),

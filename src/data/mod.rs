@@ -1,5 +1,6 @@
 //! Corpora: the one shard format ([`litpack`]), reading it ([`PackedDataset`]), what a corpus says about itself
-//! ([`CorpusInfo`], [`FloorTable`]), and the two ways to make one ([`synthetic`], [`pack`]). No tensors.
+//! ([`CorpusInfo`], [`FloorTable`], [`TargetReader`], [`Tokenizer`]), and the two ways to make one ([`synthetic`],
+//! [`pack`]). No tensors.
 
 mod dataset;
 mod documents;
@@ -14,6 +15,7 @@ pub mod pack;
 mod predictor;
 mod source;
 pub mod synthetic;
+mod targets;
 mod tokenizer;
 
 pub use dataset::PackedDataset;
@@ -22,6 +24,8 @@ pub use floor::{Floor, FloorTable};
 pub use folder::is_unfinished;
 pub use info::{CorpusInfo, CorpusKind, KindFloor};
 pub use source::SyntheticSpec;
+pub use targets::{Distances, RowTarget, TargetReader};
+pub use tokenizer::{TextStream, Tokenizer};
 
 /// How far a corpus has come; counts only grow within a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::hash::{absorb, mix64, short_hex};
 use super::info::{self, CorpusInfo, CorpusKind};
 use super::litpack::ShardWriter;
 pub use super::tokenizer::TokenizerChoice;
-use super::tokenizer::{Encoder, SAMPLE_BYTES};
+use super::tokenizer::{SAMPLE_BYTES, Tokenizer};
 use super::{DataError, PackedDataset, Progress, ProgressFn};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -95,31 +95,31 @@ pub fn pack(spec: &PackSpec, folder: &Path, progress: ProgressFn) -> Result<Pack
         Claim::Complete(info) => return Ok(Packed { info: *info, documents: 0, binary_files: 0 }),
         Claim::Ours(output) => output,
     };
-    let encoder = match (&spec.tokenizer, &given) {
-        (TokenizerChoice::Train(size), _) => Encoder::train(*size, sample(&files, spec, progress)?)?,
-        (_, Some((path, json))) => Encoder::from_json(&path.display().to_string(), json, spec.eos.as_deref())?,
-        _ => Encoder::bytes(),
+    let tokenizer = match (&spec.tokenizer, &given) {
+        (TokenizerChoice::Train(size), _) => Tokenizer::train(*size, sample(&files, spec, progress)?)?,
+        (_, Some((path, json))) => Tokenizer::from_json(&path.display().to_string(), json, spec.eos.as_deref())?,
+        _ => Tokenizer::bytes(),
     };
-    let spilled = spill(&files, spec, &encoder, output.path(), progress)?;
+    let spilled = spill(&files, spec, &tokenizer, output.path(), progress)?;
     if spilled.tokens() < 2 {
         return Err(DataError::Input {
             path: spec.inputs.first().cloned().unwrap_or_default(),
             reason: format!("no text in {} files ({} binary)", files.len(), spilled.counts.binary_files),
         });
     }
-    let (train_tokens, validation_tokens) = merge(&spilled, spec, &encoder, output.path(), progress)?;
-    commit(output, spec, &encoder, source, [train_tokens, validation_tokens], &spilled.counts)
+    let (train_tokens, validation_tokens) = merge(&spilled, spec, &tokenizer, output.path(), progress)?;
+    commit(output, spec, &tokenizer, source, [train_tokens, validation_tokens], &spilled.counts)
 }
 
 fn commit(
     output: OutputFolder,
     spec: &PackSpec,
-    encoder: &Encoder,
+    tokenizer: &Tokenizer,
     source: serde_json::Value,
     tokens: [u64; 2],
     counts: &ReadCounts,
 ) -> Result<Packed, DataError> {
-    let json = encoder.json()?;
+    let json = tokenizer.json()?;
     if let Some(json) = &json {
         crate::files::write_atomic(&output.path().join("tokenizer.json"), json.as_bytes())?;
     }
@@ -129,10 +129,10 @@ fn commit(
     let info = CorpusInfo {
         schema: info::SCHEMA,
         kind: CorpusKind::Text,
-        vocab_size: encoder.vocab_size,
+        vocab_size: tokenizer.vocab_size(),
         train_tokens: tokens[0],
         validation_tokens: tokens[1],
-        eos_id: u64::from(encoder.eos),
+        eos_id: u64::from(tokenizer.eos()),
         seed: spec.seed,
         source,
         tokenizer: json.map(|_| "tokenizer.json".to_owned()),
@@ -193,14 +193,14 @@ struct Document {
 }
 
 impl Document {
-    fn new(text: &str, ordinal: u64, spec: &PackSpec, encoder: &Encoder) -> Result<Self, DataError> {
+    fn new(text: &str, ordinal: u64, spec: &PackSpec, tokenizer: &Tokenizer) -> Result<Self, DataError> {
         let digest = Sha256::digest(text.as_bytes());
         let word = |at: usize| u64::from_le_bytes(digest[at..at + 8].try_into().expect("eight bytes"));
         Ok(Self {
             key: absorb(absorb(word(8), spec.seed), ordinal),
             ordinal,
             validation: unit(word(0)) < spec.validation_fraction,
-            ids: encoder.encode(text)?,
+            ids: tokenizer.encode_document(text)?,
         })
     }
 
@@ -246,7 +246,7 @@ impl Spilled {
 fn spill(
     files: &[InputFile],
     spec: &PackSpec,
-    encoder: &Encoder,
+    tokenizer: &Tokenizer,
     folder: &Path,
     progress: ProgressFn,
 ) -> Result<Spilled, DataError> {
@@ -264,7 +264,7 @@ fn spill(
         let documents = batch
             .par_iter()
             .enumerate()
-            .map(|(i, text)| Document::new(text, ordinal + i as u64, spec, encoder))
+            .map(|(i, text)| Document::new(text, ordinal + i as u64, spec, tokenizer))
             .collect::<Result<Vec<_>, _>>()?;
         ordinal += batch.len() as u64;
         batch.clear();
@@ -298,12 +298,12 @@ fn spill(
 fn merge(
     spilled: &Spilled,
     spec: &PackSpec,
-    encoder: &Encoder,
+    tokenizer: &Tokenizer,
     folder: &Path,
     progress: ProgressFn,
 ) -> Result<(u64, u64), DataError> {
-    let mut train = ShardWriter::new(folder, "train_text", encoder.vocab_size, SHARD_TOKENS);
-    let mut validation = ShardWriter::new(folder, "validation_text", encoder.vocab_size, SHARD_TOKENS);
+    let mut train = ShardWriter::new(folder, "train_text", tokenizer.vocab_size(), SHARD_TOKENS);
+    let mut validation = ShardWriter::new(folder, "validation_text", tokenizer.vocab_size(), SHARD_TOKENS);
     let total = spilled.tokens();
     let by_hash = spilled.train_tokens > 0 && spilled.validation_tokens > 0;
     let end = ((spec.validation_fraction * total as f64).round() as u64).clamp(1, total - 1);

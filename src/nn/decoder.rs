@@ -2,8 +2,8 @@
 
 use super::attention::{AttentionPublishes, AttentionSpec};
 use super::{
-    Attention, GatedMemoryUnit, LayerContext, Mamba, Mixer, Norm, ParamStore, Precision, RopeTable, RotaryEmbedding,
-    SwiGlu,
+    Attention, Extension, GatedMemoryUnit, LayerContext, LayerState, Mamba, Mixer, Norm, ParamStore, Place, Precision,
+    RopeTable, RotaryEmbedding, SwiGlu, Wanted,
 };
 use crate::arch::{MemorySource, MixerSpec, ModelConfig, Published};
 use crate::ops::Backend;
@@ -15,7 +15,7 @@ use crate::ops::norm::NormScales;
 use crate::ops::readout::{mean_loss, token_losses};
 use crate::scaling::ModelScaling;
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// How a model computes.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +40,10 @@ pub struct Trace {
 }
 
 #[derive(Debug)]
-struct Block {
+pub(super) struct Block {
     layer: usize,
     norm_1: Norm,
-    mixer: Box<dyn Mixer>,
+    pub(super) mixer: Box<dyn Mixer>,
     norm_2: Norm,
     mlp: SwiGlu,
     publishes_mlp: bool,
@@ -53,12 +53,12 @@ struct Block {
 #[derive(Debug)]
 pub struct DecoderLm {
     embedding: Weight,
-    blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     final_norm: Norm,
     readout: Weight,
     logit_scale: f64,
     residual_scale: f64,
-    options: ForwardOptions,
+    pub(super) options: ForwardOptions,
 }
 
 impl DecoderLm {
@@ -119,6 +119,50 @@ impl DecoderLm {
     /// What the readout reads, [b, t, w]: the normed residual stream after the last block.
     fn hidden(&self, ids_bt: &Tensor, after_block: impl FnMut(&Tensor)) -> (Tensor, LayerContext) {
         self.watched_hidden(ids_bt, after_block, None)
+    }
+
+    /// Takes the tokens [b, t] through the layers on top of what `run` has of their sequences. With `logits_wanted`, logits
+    /// [b, v] after the last of them; layers above the last one with a state see that token alone, or none.
+    pub(super) fn extend(&self, ids_bt: &Tensor, run: &mut Extension, logits_wanted: bool) -> Option<Tensor> {
+        let ForwardOptions { backend, precision, .. } = self.options;
+        let kind = precision.kind();
+        let time = ids_bt.size()[1];
+        let keeps = |state: &LayerState| !matches!(state, LayerState::Nothing);
+        let last_kept = run.states.iter().rposition(keeps).unwrap_or(0);
+        let inner = NormScales { branch: self.residual_scale, output: 1.0 };
+        let last_only = |t: &Tensor| t.narrow(1, t.size()[1] - 1, 1);
+        let mut x = embedding(&self.embedding, ids_bt, backend);
+        let mut n = self.blocks.first()?.norm_1.add(&x, None, inner, kind, backend).1;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            run.wanted = if layer == last_kept { Wanted::Last } else { Wanted::All };
+            let mixed = block.mixer.extend(&n, run);
+            if layer == last_kept {
+                if !logits_wanted {
+                    return None;
+                }
+                x = last_only(&x);
+                run.context.memories.values_mut().for_each(|memory| *memory = last_only(memory));
+                if let Place::Prompt { start } = &mut run.place {
+                    *start += time - 1;
+                }
+            }
+            (x, n) = block.norm_2.add(&x, Some(&mixed), inner, kind, backend);
+            let (out, up) = block.mlp.forward(&n, block.publishes_mlp, backend);
+            if let Some(up) = up {
+                run.context.memories.insert(block.layer, up);
+            }
+            let (norm, scales) = match self.blocks.get(layer + 1) {
+                Some(next) => (&next.norm_1, inner),
+                None => (&self.final_norm, NormScales { output: self.logit_scale, ..inner }),
+            };
+            (x, n) = norm.add(&x, Some(&out), scales, kind, backend);
+        }
+        Some(self.logits(&n).squeeze_dim(1))
+    }
+
+    /// Where the model lies.
+    pub fn device(&self) -> Device {
+        self.readout.master().device()
     }
 
     fn watched_hidden(

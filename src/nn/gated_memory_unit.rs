@@ -1,9 +1,9 @@
 //! The gated memory unit: out_proj( silu(in_proj(x)) ⊙ memory ).
 
-use super::{LayerContext, Linear, Mixer, ParamStore};
+use super::{Extension, LayerContext, LayerState, Linear, Mixer, ParamStore};
 use crate::ops::Backend;
 use crate::ops::gate::gate;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Reads the memory that an earlier layer published.
 #[derive(Debug)]
@@ -32,5 +32,13 @@ impl GatedMemoryUnit {
 impl Mixer for GatedMemoryUnit {
     fn forward(&self, x_btw: &Tensor, context: &mut LayerContext) -> Tensor {
         self.run(x_btw, &context.memories[&self.memory_layer], context.backend)
+    }
+
+    fn empty_state(&self, _: [i64; 2], _: Kind) -> LayerState {
+        LayerState::Nothing
+    }
+
+    fn extend(&self, x_btw: &Tensor, run: &mut Extension) -> Tensor {
+        self.forward(x_btw, &mut run.context)
     }
 }

@@ -22,6 +22,11 @@ impl Linear {
         Self { weight: params.weight(&[name.to_owned()]), bias: params.find(&format!("{name}.bias")) }
     }
 
+    /// Where the weight lies.
+    pub fn device(&self) -> Device {
+        self.weight.master().device()
+    }
+
     /// [.., in] → [.., out].
     pub fn forward(&self, x: &Tensor, backend: Backend) -> Tensor {
         let y = linear(x, &self.weight, backend);

@@ -1,10 +1,9 @@
 //! The Mamba-1 mixer.
 
-use super::{LayerContext, Linear, Mixer, ParamStore};
-use crate::arch::MAMBA_D_CONV;
+use super::{Extension, LayerContext, LayerState, Linear, Mixer, ParamStore, Wanted};
 use crate::ops::Backend;
 use crate::ops::linear::Weight;
-use crate::ops::mamba::{InnerWeights, inner};
+use crate::ops::mamba::{InnerWeights, MambaState, extend, inner};
 use tch::{Kind, Tensor};
 
 /// in_proj → (x, z); x → causal convolution → silu → (Δ, B, C); scan; silu(z) gate; out_proj.
@@ -21,15 +20,6 @@ pub struct Mamba {
     d: Tensor,
     out_proj: Linear,
     publishes_memory: bool,
-}
-
-/// What decoding keeps of a sequence.
-#[derive(Debug)]
-pub struct MambaState {
-    /// The last four inputs of the convolution, newest last, [b, d, 4].
-    pub conv_bdk: Tensor,
-    /// State-space state, fp32, [b, d, n].
-    pub ssm_bdn: Tensor,
 }
 
 impl Mamba {
@@ -52,11 +42,8 @@ impl Mamba {
         }
     }
 
-    /// Output [b, t, w], the scan's output before the gate [b, t, d] where this layer publishes it, and the state after
-    /// the last token.
-    pub fn run(&self, x_btw: &Tensor, backend: Backend) -> (Tensor, Option<Tensor>, MambaState) {
-        let xz = self.in_proj.forward(x_btw, backend);
-        let weights = InnerWeights {
+    fn inner_weights(&self) -> InnerWeights<'_> {
+        InnerWeights {
             conv_weight: &self.conv_weight,
             conv_bias: &self.conv_bias,
             x_proj: &self.x_proj,
@@ -64,25 +51,55 @@ impl Mamba {
             dt_bias: &self.dt_bias,
             a_log: &self.a_log,
             skip: &self.d,
-        };
-        let out = inner(&xz, &weights, self.publishes_memory, backend);
-        let conv_bdk = {
-            let (taps, (_, time, channels)) = (MAMBA_D_CONV as i64, xz.size3().expect("xz is [b, t, 2d]"));
-            let kept = taps.min(time);
-            let recent = xz.detach().narrow(2, 0, channels / 2).narrow(1, time - kept, kept);
-            recent.transpose(1, 2).constant_pad_nd([taps - kept, 0]).to_kind(Kind::Float)
-        };
-        let state = MambaState { conv_bdk, ssm_bdn: out.last_state };
-        (self.out_proj.forward(&out.gated, backend), out.memory, state)
+        }
+    }
+
+    /// Output [b, t, w], and the scan's output before the gate [b, t, d] where this layer publishes it.
+    pub fn run(&self, x_btw: &Tensor, backend: Backend) -> (Tensor, Option<Tensor>) {
+        let xz = self.in_proj.forward(x_btw, backend);
+        let out = inner(&xz, &self.inner_weights(), self.publishes_memory, backend);
+        (self.out_proj.forward(&out.gated, backend), out.memory)
+    }
+
+    /// As [`Self::run`], of tokens that follow those which `state` has seen; takes it past them.
+    pub fn run_on(&self, x_btw: &Tensor, state: &mut MambaState, backend: Backend) -> (Tensor, Option<Tensor>) {
+        let xz = self.in_proj.forward(x_btw, backend);
+        let (gated, memory) = extend(&xz, &self.inner_weights(), state, self.publishes_memory, backend);
+        (self.out_proj.forward(&gated, backend), memory)
+    }
+
+    /// The state of `batch` sequences without tokens; activations are of `kind`.
+    pub fn state(&self, batch: i64, kind: Kind) -> MambaState {
+        MambaState::empty(batch, &self.conv_weight, &self.a_log, kind)
+    }
+
+    fn publish(&self, memory: Option<Tensor>, context: &mut LayerContext) {
+        if let Some(memory) = memory {
+            context.memories.insert(self.layer, memory);
+        }
     }
 }
 
 impl Mixer for Mamba {
     fn forward(&self, x_btw: &Tensor, context: &mut LayerContext) -> Tensor {
-        let (out, memory, _) = self.run(x_btw, context.backend);
-        if let Some(memory) = memory {
-            context.memories.insert(self.layer, memory);
-        }
+        let (out, memory) = self.run(x_btw, context.backend);
+        self.publish(memory, context);
         out
+    }
+
+    fn empty_state(&self, [batch, _]: [i64; 2], kind: Kind) -> LayerState {
+        LayerState::Mamba(self.state(batch, kind))
+    }
+
+    fn extend(&self, x_btw: &Tensor, run: &mut Extension) -> Tensor {
+        let LayerState::Mamba(state) = &mut run.states[self.layer] else {
+            panic!("layer {} keeps no state of a scan", self.layer)
+        };
+        let (out, memory) = self.run_on(x_btw, state, run.context.backend);
+        self.publish(memory, &mut run.context);
+        match run.wanted {
+            Wanted::All => out,
+            Wanted::Last => out.narrow(1, out.size()[1] - 1, 1),
+        }
     }
 }

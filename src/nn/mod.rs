@@ -4,6 +4,7 @@
 
 mod attention;
 mod decoder;
+mod decoding;
 mod gated_memory_unit;
 mod layers;
 mod mamba;
@@ -11,12 +12,14 @@ mod params;
 
 pub use attention::{Attention, DifferentialHeads};
 pub use decoder::{BackwardWatch, DecoderLm, ForwardOptions, Trace};
+pub use decoding::{DecodeState, Extension, LayerState, Place, Wanted};
 pub use gated_memory_unit::GatedMemoryUnit;
 pub use layers::{Linear, Norm, RopeTable, RotaryEmbedding, SwiGlu};
-pub use mamba::{Mamba, MambaState};
+pub use mamba::Mamba;
 pub use params::{Arena, NnError, ParamStore, Parameter};
 
 use crate::ops::Backend;
+use crate::ops::rope::RopeTables;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
@@ -67,4 +70,16 @@ impl LayerContext {
 pub trait Mixer: std::fmt::Debug + Send {
     /// Mixes, reading and publishing state through `context`.
     fn forward(&self, x_btw: &Tensor, context: &mut LayerContext) -> Tensor;
+
+    /// What decoding keeps of so many sequences of at most so many tokens, before they have any; activations of `kind`.
+    fn empty_state(&self, sizes: [i64; 2], kind: Kind) -> LayerState;
+
+    /// Mixes further tokens of sequences, and takes this layer's state in `run` past them. All positions' outputs, or the
+    /// last one's: as `run` wants it.
+    fn extend(&self, x_btw: &Tensor, run: &mut Extension) -> Tensor;
+
+    /// Angles that this layer rotates positions below `capacity` by.
+    fn rotations(&self, _capacity: i64) -> Option<RopeTables> {
+        None
+    }
 }

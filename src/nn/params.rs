@@ -26,7 +26,7 @@ pub enum NnError {
     Surplus { name: String, architecture: String, depth: usize },
 }
 
-/// One trainable tensor, fp32.
+/// One trainable tensor, fp32, or one that is trained no more.
 #[derive(Debug)]
 pub struct Parameter {
     pub name: String,
@@ -42,6 +42,8 @@ pub struct ParamStore {
     params: Vec<Parameter>,
     index: HashMap<String, usize>,
     arena: Option<Arena>,
+    /// Whether they are never trained again.
+    frozen: bool,
 }
 
 /// The memory of all parameters in one piece: first those that are no hidden matrices, then the matrices, each group in
@@ -110,7 +112,7 @@ impl ParamStore {
     /// A store of just these.
     pub fn from_parameters(params: Vec<Parameter>) -> Self {
         let index = params.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        Self { params, index, arena: None }
+        Self { params, index, arena: None, frozen: false }
     }
 
     /// Moves the parameters into an arena with gradients and, for bf16, a copy in that dtype: what a trainer wants.
@@ -140,6 +142,16 @@ impl ParamStore {
         let shadow = (precision == Precision::Bf16).then(|| arena.values.to_kind(Kind::BFloat16));
         self.arena = Some(Arena { shadow, ..arena });
         self
+    }
+
+    /// For use without training, on `device`: matrices, embedding and readout in the dtype of activations, nothing for
+    /// gradients.
+    pub fn freeze(mut self, precision: Precision, device: Device) -> Self {
+        for param in &mut self.params {
+            let kind = if param.role == ParamRole::Vector { Kind::Float } else { precision.kind() };
+            param.tensor = param.tensor.detach().to_kind(kind).to_device(device);
+        }
+        Self { arena: None, frozen: true, ..self }
     }
 
     /// The memory of a store that was moved into one.
@@ -182,6 +194,9 @@ impl ParamStore {
             })
             .collect();
         let masters: Vec<Tensor> = places.iter().map(|&i| self.params[i].tensor.shallow_clone()).collect();
+        if self.frozen && masters.len() > 1 {
+            return Weight::new(vec![tch::no_grad(|| Tensor::cat(&masters, 0))], None);
+        }
         let packed = self.arena.as_ref().and_then(|arena| {
             let mut end = arena.offsets[places[0]];
             for (&place, master) in places.iter().zip(&masters) {
@@ -194,7 +209,7 @@ impl ParamStore {
             let start = arena.offsets[places[0]];
             let whole = |flat: &Tensor| flat.narrow(0, start, end - start).view([-1, columns]);
             let shadow = arena.shadow.as_ref().map(&whole);
-            Some(Packed { value: whole(&arena.values), shadow, grad: whole(&arena.grads) })
+            Some(Packed { value: whole(&arena.values), shadow, grad: Some(whole(&arena.grads)) })
         });
         Weight::new(masters, packed)
     }

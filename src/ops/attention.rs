@@ -85,13 +85,17 @@ impl AttentionShape {
     pub fn kernel(self, backend: Backend) -> AttentionKernel {
         let Self { device, kind, head_dim, queries, keys, window } = self;
         let window = window.filter(|&w| w < keys);
-        if backend == Backend::Reference || queries != keys {
+        if backend == Backend::Reference {
             return AttentionKernel::Dense;
         }
         let on_cuda = matches!(device, Device::Cuda(_)) && kind == Kind::BFloat16;
         if on_cuda && head_dim % 8 == 0 && head_dim <= 256 {
-            let cudnn = window.is_none() && head_dim <= 128 && queries >= CUDNN_TIME && !is_deterministic();
+            let whole = window.is_none() && queries == keys;
+            let cudnn = whole && head_dim <= 128 && queries >= CUDNN_TIME && !is_deterministic();
             return AttentionKernel::Cuda(if cudnn { CudaAttention::Cudnn } else { CudaAttention::Flash { window } });
+        }
+        if queries != keys {
+            return AttentionKernel::Dense;
         }
         window.map_or(AttentionKernel::Whole, |window| AttentionKernel::Blocks { window })
     }
@@ -158,18 +162,29 @@ pub fn differential_attention(
     let q = Tensor::cat(&[&q1, &q1, &q2, &q2], 2);
     let k = Tensor::cat(&[&k1, &k1, &k2, &k2], 2);
     let v = Tensor::cat(&[&v1, &v2, &v1, &v2], 2);
-    let maps = attention(&q, &k, &v, options, backend);
+    combine_maps(&attention(&q, &k, &v, options, backend), difference, backend)
+}
+
+/// Of the maps (q₁, k₁, v₁), (q₁, k₁, v₂), (q₂, k₂, v₁) and (q₂, k₂, v₂) of all pairs, side by side as heads
+/// [b, t, 4p, e], the normed difference [b, t, 2p, e].
+pub(super) fn combine_maps(maps: &Tensor, difference: Difference, backend: Backend) -> Tensor {
     let Difference { lambda, gain, scale } = difference;
-    if serves(backend, &maps) && q_bthe.size()[3] <= 256 {
+    let (batch, time, heads, width) = maps.size4().expect("maps are [b, t, 4p, e]");
+    if serves(backend, maps) && width <= 256 {
         let lambda = lambda.reshape([1]);
-        return apply(DifferenceOnCuda { scale }, &[Some(&maps), Some(&lambda), Some(gain)]).pop().expect("one output");
+        return apply(DifferenceOnCuda { scale }, &[Some(maps), Some(&lambda), Some(gain)]).pop().expect("one output");
     }
-    let pairs = q1.size()[2];
+    let pairs = heads / 4;
     let part = |i: i64| maps.narrow(2, i * pairs, pairs);
     let first = Tensor::cat(&[part(0), part(1)], -1);
     let second = Tensor::cat(&[part(2), part(3)], -1);
     let difference = first - second * lambda.to_kind(maps.kind());
-    (norm(&difference, NormWeights { gain, bias: None }) * scale).to_kind(q_bthe.kind()).reshape(q_bthe.size())
+    (norm(&difference, NormWeights { gain, bias: None }) * scale).to_kind(maps.kind()).reshape([
+        batch,
+        time,
+        2 * pairs,
+        width,
+    ])
 }
 
 /// Maps [b, t, 4p, e], stacked as above, to heads [b, t, 2p, e].

@@ -10,11 +10,11 @@ use tch::{Kind, Tensor};
 
 const SOURCE: KernelSource = kernel_source!("embedding");
 
-/// ids [b, t] to rows [b, t, w], fp32.
+/// ids [b, t] to rows [b, t, w], fp32 whatever the table's dtype.
 pub fn embedding(table: &Weight, ids_bt: &Tensor, backend: Backend) -> Tensor {
     let master = table.master();
-    if !serves(backend, master) {
-        return Tensor::embedding(master, ids_bt, -1, false, false);
+    if !serves(backend, master) || !master.requires_grad() {
+        return Tensor::embedding(master, ids_bt, -1, false, false).to_kind(Kind::Float);
     }
     let function = EmbeddingOnCuda { grad: table.sink().sum().map(Tensor::shallow_clone) };
     apply(function, &[Some(master), Some(ids_bt)]).pop().expect("one output")

@@ -2,7 +2,7 @@
 //! to where the optimiser reads it, without a tensor of its own.
 
 use super::cuda::{dense, rows_and_width};
-use super::{Backend, fused};
+use super::{Backend, fused, skinny};
 use crate::bridge::aten::addmm_fp32;
 pub use crate::bridge::aten::set_grad;
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 /// One or more weight matrices [out, in] with the same input, whose outputs stand side by side.
 #[derive(Debug)]
 pub struct Weight {
-    /// fp32, trained.
+    /// fp32 where they are trained.
     masters: Vec<Tensor>,
     /// Where the masters lie one after the other: all of them as one matrix.
     packed: Option<Packed>,
@@ -23,8 +23,8 @@ pub struct Packed {
     pub value: Tensor,
     /// bf16 copy of the values, kept up to date by the optimiser.
     pub shadow: Option<Tensor>,
-    /// Gradients are added here.
-    pub grad: Tensor,
+    /// Gradients are added here; a model that is not trained has none.
+    pub grad: Option<Tensor>,
 }
 
 impl Weight {
@@ -38,12 +38,17 @@ impl Weight {
         &self.masters[0]
     }
 
+    /// Whether it is never trained again.
+    pub(super) fn is_frozen(&self) -> bool {
+        !self.masters[0].requires_grad()
+    }
+
     /// Everything as one matrix of a dtype, outside the graph.
     pub(super) fn value(&self, kind: Kind) -> Tensor {
-        match (&self.packed, kind) {
-            (Some(Packed { value, .. }), Kind::Float) => value.shallow_clone(),
-            (Some(Packed { shadow: Some(shadow), .. }), Kind::BFloat16) => shadow.shallow_clone(),
-            _ => tch::no_grad(|| match self.masters.as_slice() {
+        let packed = self.packed.iter().flat_map(|packed| std::iter::once(&packed.value).chain(&packed.shadow));
+        match packed.into_iter().find(|whole| whole.kind() == kind) {
+            Some(whole) => whole.shallow_clone(),
+            None => tch::no_grad(|| match self.masters.as_slice() {
                 [one] => one.detach().to_kind(kind),
                 several => Tensor::cat(several, 0).to_kind(kind),
             }),
@@ -53,7 +58,7 @@ impl Weight {
     /// Where gradients are added; without it they are returned.
     pub(super) fn sink(&self) -> GradientSink {
         GradientSink {
-            sum: self.packed.as_ref().map(|p| p.grad.shallow_clone()),
+            sum: self.packed.as_ref().and_then(|p| p.grad.as_ref().map(Tensor::shallow_clone)),
             rows: self.masters.iter().map(|m| m.size()[0]).collect(),
         }
     }
@@ -102,6 +107,10 @@ pub fn linear(x: &Tensor, weight: &Weight, backend: Backend) -> Tensor {
     if !fused(backend, x) {
         let all: Vec<Tensor> = weight.masters.iter().map(|w| x.linear(&w.to_kind(x.kind()), None::<&Tensor>)).collect();
         return if all.len() == 1 { all.into_iter().next().expect("one") } else { Tensor::cat(&all, -1) };
+    }
+    if weight.is_frozen() {
+        let value = weight.value(x.kind());
+        return if skinny::takes(x) { skinny::product(x, &value) } else { x.linear(&value, None::<&Tensor>) };
     }
     let function = Linear { value: weight.value(x.kind()), sink: weight.sink() };
     let inputs: Vec<Option<&Tensor>> = std::iter::once(x).chain(&weight.masters).map(Some).collect();

@@ -3,12 +3,15 @@
 
 use super::Backend;
 use super::causal_conv1d::{self, Activation, causal_conv1d};
-use super::cuda::{ceil, dense_fp32, rows_and_width, serves};
+use super::cuda::{Sources, arguments, ceil, dense_fp32, kernel_sources, rows_and_width, run_early, serves};
 use super::gate::{gate, gate_backward, gate_forward};
 use super::linear::{Weight, add_product, linear};
 use super::selective_scan::{ScanInputs, cuda, selective_scan};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
+use crate::bridge::nvrtc::Shape;
 use tch::{Kind, Tensor};
+
+const STEP: Sources = kernel_sources!("mamba_step");
 
 /// Parameters of the inner part, fp32.
 #[derive(Debug)]
@@ -39,14 +42,13 @@ pub struct InnerOutput {
 
 /// xz [b, t, 2d]: what is convolved, and the gate.
 pub fn inner(xz: &Tensor, weights: &InnerWeights, memory_wanted: bool, backend: Backend) -> InnerOutput {
-    let rank = weights.dt_proj.master().size()[1];
-    let state = weights.a_log.size()[1];
     if serves(backend, xz) {
+        let rank = weights.dt_proj.master().size()[1];
         let kind = xz.kind();
         let function = InnerOnCuda {
             rank,
             padded: ceil(rank, ALIGNMENT) * ALIGNMENT,
-            state,
+            state: weights.a_log.size()[1],
             x_proj: pad_x_proj(&weights.x_proj.value(kind), rank),
             dt_proj: pad_columns(&weights.dt_proj.value(kind)),
             memory_wanted,
@@ -72,24 +74,146 @@ pub fn inner(xz: &Tensor, weights: &InnerWeights, memory_wanted: bool, backend: 
     let (x, z) = (halves[0].contiguous(), halves[1].contiguous());
     let convolved =
         causal_conv1d(&x, &weights.conv_weight.squeeze_dim(1), weights.conv_bias, Activation::Silu, backend);
-    let projected = linear(&convolved, weights.x_proj, backend).split_with_sizes([rank, state, state], -1);
+    scan_projected(&convolved, &z, weights, None, memory_wanted, backend)
+}
+
+/// What decoding keeps of sequences.
+#[derive(Debug)]
+pub struct MambaState {
+    /// The last inputs of the convolution, oldest first, in the dtype of activations, [b, 3, d].
+    pub conv_bkd: Tensor,
+    /// State of the scan, fp32, [b, d, n].
+    pub ssm_bdn: Tensor,
+}
+
+impl MambaState {
+    /// Of sequences that have no tokens yet, for a layer with this convolution weight [d, 1, taps] and `a_log` [d, n].
+    pub fn empty(batch: i64, conv_weight: &Tensor, a_log: &Tensor, kind: Kind) -> Self {
+        let (taps, (channels, states)) = (conv_weight.size()[2], a_log.size2().expect("A_log is [d, n]"));
+        let zeros = |size: [i64; 3], kind| Tensor::zeros(size, (kind, a_log.device()));
+        Self {
+            conv_bkd: zeros([batch, taps - 1, channels], kind),
+            ssm_bdn: zeros([batch, channels, states], Kind::Float),
+        }
+    }
+}
+
+/// The inner part of the next tokens of sequences, xz [b, t, 2d], after those that `state` has seen; leaves it after
+/// them. The gated output, and the scan's before the gate where it is wanted. Has no backward pass.
+pub fn extend(
+    xz: &Tensor,
+    weights: &InnerWeights,
+    state: &mut MambaState,
+    memory_wanted: bool,
+    backend: Backend,
+) -> (Tensor, Option<Tensor>) {
+    let (time, kept) = (xz.size()[1], state.conv_bkd.size()[1]);
+    if time == 1 && serves(backend, xz) {
+        return step_on_cuda(xz, weights, state, memory_wanted, backend);
+    }
+    let halves = xz.chunk(2, -1);
+    let (x, z) = (&halves[0], &halves[1]);
+    let convolve = |x: &Tensor| {
+        causal_conv1d(x, &weights.conv_weight.squeeze_dim(1), weights.conv_bias, Activation::Silu, backend)
+    };
+    // As if nothing were in front, and the first outputs, which have something there, once more.
+    let convolved = convolve(x);
+    let near = kept.min(time);
+    let first = Tensor::cat(&[&state.conv_bkd, &x.narrow(1, 0, near)], 1);
+    convolved.narrow(1, 0, near).copy_(&convolve(&first).narrow(1, kept, near));
+    let last = if time < kept { first.narrow(1, near, kept) } else { x.narrow(1, time - kept, kept) };
+    state.conv_bkd.copy_(&last);
+    let scanned = scan_projected(&convolved, z, weights, Some(&state.ssm_bdn), memory_wanted, backend);
+    state.ssm_bdn.copy_(&scanned.last_state);
+    (scanned.gated, scanned.memory)
+}
+
+/// As in the source: channels of a block of the scan's step, and threads of a channel.
+const STEP_CHANNELS: i64 = 8;
+const STEP_STATES: i64 = 16;
+/// Sequences of a block of it.
+const STEP_SEQUENCES: i64 = 4;
+
+/// [`extend`] by one token.
+fn step_on_cuda(
+    xz: &Tensor,
+    weights: &InnerWeights,
+    state: &mut MambaState,
+    memory_wanted: bool,
+    backend: Backend,
+) -> (Tensor, Option<Tensor>) {
+    let (kind, device) = (xz.kind(), xz.device());
+    let xz = xz.contiguous();
+    let (batch, channels) = (xz.size()[0], xz.size()[2] / 2);
+    let new = || Tensor::empty([batch, 1, channels], (kind, device));
+    let halves = [0, channels].map(|from| xz.narrow(-1, from, channels));
+    let convolved = new();
+    let arguments = arguments![
+        &halves[0],
+        2 * channels,
+        &state.conv_bkd,
+        &dense_fp32(weights.conv_weight),
+        &dense_fp32(weights.conv_bias),
+        &convolved,
+        channels as i32
+    ];
+    let shape = Shape::plane((ceil(channels, 128), batch), (128, 1));
+    run_early(STEP.of(kind), "conv_step", device, shape, &arguments);
+    let projected = linear(&convolved, weights.x_proj, backend);
+    let (gated, memory) = (new(), memory_wanted.then(new));
+    let dt_proj = weights.dt_proj.value(kind);
+    let arguments = arguments![
+        &convolved,
+        &projected,
+        &dt_proj,
+        &halves[1],
+        2 * channels,
+        weights.dt_bias,
+        weights.a_log,
+        weights.skip,
+        &state.ssm_bdn,
+        &gated,
+        memory.as_ref(),
+        batch as i32,
+        channels as i32,
+        dt_proj.size()[1] as i32
+    ];
+    let shape =
+        Shape::plane((ceil(channels, STEP_CHANNELS), ceil(batch, STEP_SEQUENCES)), (STEP_CHANNELS * STEP_STATES, 1));
+    run_early(STEP.of(kind), "scan_step", device, shape, &arguments);
+    (gated, memory)
+}
+
+/// Projections to Δ, B and C of what was convolved, scan and gate.
+fn scan_projected(
+    convolved: &Tensor,
+    z: &Tensor,
+    weights: &InnerWeights,
+    initial: Option<&Tensor>,
+    memory_wanted: bool,
+    backend: Backend,
+) -> InnerOutput {
+    let rank = weights.dt_proj.master().size()[1];
+    let state = weights.a_log.size()[1];
+    let projected = linear(convolved, weights.x_proj, backend).split_with_sizes([rank, state, state], -1);
     let delta = linear(&projected[0], weights.dt_proj, backend);
     let out = selective_scan(
         &ScanInputs {
-            x_btd: &convolved,
+            x_btd: convolved,
             delta_btd: &delta,
             a_dn: &-weights.a_log.exp(),
             b_btn: &projected[1],
             c_btn: &projected[2],
             d_d: Some(weights.skip),
-            z_btd: (!memory_wanted).then_some(&z),
+            z_btd: (!memory_wanted).then_some(z),
             delta_bias_d: Some(weights.dt_bias),
+            initial_bdn: initial,
             softplus: true,
         },
         backend,
     );
     let (gated, memory) =
-        if memory_wanted { (gate(&z, &out.y_btd, backend), Some(out.y_btd)) } else { (out.y_btd, None) };
+        if memory_wanted { (gate(z, &out.y_btd, backend), Some(out.y_btd)) } else { (out.y_btd, None) };
     InnerOutput { gated, memory, last_state: out.last_state_bdn }
 }
 
@@ -146,6 +270,7 @@ impl InnerOnCuda {
             skip: Some(&of.skip),
             z: (!self.memory_wanted).then_some(&of.z),
             bias: Some(&of.dt_bias),
+            initial: None,
             softplus: true,
         }
     }

@@ -3,8 +3,10 @@
 //!
 //! Shape letters: b batch, t time, d channels, n state, h heads, k key-value heads, e head channels.
 
+pub mod argmax;
 pub mod attention;
 pub mod boundary;
+pub mod cached_attention;
 pub mod causal_conv1d;
 pub mod embedding;
 pub mod gate;
@@ -20,6 +22,7 @@ pub mod swiglu;
 mod cpu;
 mod cuda;
 mod lanes;
+mod skinny;
 
 use tch::{Device, Kind, Tensor};
 

@@ -1,7 +1,7 @@
 //! A step of the residual stream: x' = x + r·h, then n = norm(x')·s in the activation dtype. One kernel reads x and h
 //! once and writes both results.
 
-use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run, sum_rows};
+use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run, run_early, sum_rows};
 use super::{Backend, cpu, fused};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
@@ -80,9 +80,11 @@ fn add_branch(x: &Tensor, branch: Option<&Tensor>, scale: f64) -> Tensor {
 /// Widest row of the kernel.
 const WIDEST: i64 = 8192;
 
-/// Threads of a row, and rows of a block.
-fn forward_block(width: i64) -> (i64, i64) {
+/// Threads of a row, and rows of a block: few rows are dealt out widely, so that none is waited for long.
+fn forward_block(rows: i64, width: i64) -> (i64, i64) {
+    const FEW_ROWS: i64 = 128;
     let threads = match width {
+        _ if rows <= FEW_ROWS => 256,
         0..=1024 => 32,
         1025..=2048 => 64,
         2049..=4096 => 128,
@@ -118,8 +120,8 @@ impl CustomFunction for AddNormOnCuda {
         let centered = bias.defined();
         let row_values = || Tensor::empty([rows], (Kind::Float, x.device()));
         let (mean, rstd) = (centered.then(row_values), row_values());
-        let block = forward_block(width);
-        run(
+        let block = forward_block(rows, width);
+        run_early(
             SOURCES.of(self.kind),
             if centered { "add_layernorm_forward" } else { "add_rmsnorm_forward" },
             x.device(),

@@ -3,7 +3,7 @@
 
 use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run};
 use super::linear::{GradientSink, Weight, linear};
-use super::{Backend, cpu, fused};
+use super::{Backend, cpu, fused, skinny};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
 use crate::bridge::tensor::{values, values_mut};
@@ -13,6 +13,9 @@ const SOURCES: Sources = kernel_sources!("swiglu");
 
 /// [.., w] → [.., w], and the linear half before the gate, [.., d], where it is `wanted`.
 pub fn swiglu(x: &Tensor, w1: &Weight, w3: &Weight, up_wanted: bool, backend: Backend) -> (Tensor, Option<Tensor>) {
+    if fused(backend, x) && w1.is_frozen() && !up_wanted && skinny::takes(x) {
+        return (linear(&skinny::gated_product(x, &w1.value(x.kind())), w3, backend), None);
+    }
     if fused(backend, x) {
         let kind = x.kind();
         let function = SwiGlu { w1: w1.value(kind), w3: w3.value(kind), sinks: [w1.sink(), w3.sink()], up_wanted };

@@ -4,7 +4,8 @@ use super::file::{CurvesSection, EvaluationSection, GridSection, IsoflopSection}
 use super::{FigureSection, StudyError};
 use crate::analysis::forms::{FLOPS_PER_PARAMETER_TOKEN, Inputs};
 use crate::analysis::isoflop::{self, Method, Optimum, Size, budgets, optima, power_law};
-use crate::analysis::{Columns, FrameError, Row, Sample, Table, display, ends, wilson};
+use crate::analysis::{Columns, FrameError, Row, Sample, Table, display, ends};
+use crate::binomial;
 use crate::expression::Expression;
 use crate::plot::figures::{
     Budget, Evaluation, EvaluationPanel, EvaluationSeries, GridSearch, Isoflop, LossCurves, RunCurve, Valley,
@@ -187,7 +188,7 @@ fn evaluation_chart(section: &FigureSection, evaluation: &EvaluationSection) -> 
         let rows = table.rows.iter().filter(|row| row.group == name);
         let mut points: Vec<DataPoint> = rows
             .map(|row| {
-                let (lo, hi) = wilson(row.y, evaluation.trials);
+                let (lo, hi) = binomial::wilson(row.y, evaluation.trials);
                 DataPoint { x: row.inputs[0], y: row.y, x_bar: None, y_bar: Some(Span { lo: Some(lo), hi: Some(hi) }) }
             })
             .collect();

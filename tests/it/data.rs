@@ -42,6 +42,25 @@ fn synth_prints_the_contract_and_makes_what_it_prints() {
 }
 
 #[test]
+fn phonebook_texts_are_an_input_of_pack() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, out) = (folder.path().join("books.jsonl"), folder.path().join("corpus"));
+    let (books, out) = (books.to_str().unwrap(), out.to_str().unwrap());
+    let plain = ["data", "phonebook", "--out", books, "--documents", "50"];
+    let assert = lossfloor(&[&plain[..], &["--entries", "3..5", "--json"]].concat()).success();
+    let json: serde_json::Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+    assert_eq!(json["documents"], 50);
+    let packed = lossfloor(&["data", "pack", books, "--out", out, "--tokenizer", "bytes", "--json"]).success();
+    let corpus: serde_json::Value = serde_json::from_slice(&packed.get_output().stdout).unwrap();
+    let tokens = corpus["train_tokens"].as_u64().unwrap() + corpus["validation_tokens"].as_u64().unwrap();
+    assert_eq!(tokens, json["bytes"].as_u64().unwrap() + 50, "a document is its bytes and an end");
+    let few = stderr_of(lossfloor(&[&plain[..], &["--entries", "2..5"]].concat()).code(2));
+    assert!(few.contains("entries = 2: expected 3"), "{few}");
+    let name = ["data", "phonebook", "--out", "books.txt", "--documents", "5", "--entries", "4"];
+    assert!(stderr_of(lossfloor(&name).code(2)).contains(".jsonl"));
+}
+
+#[test]
 fn pack_prints_the_contract_with_no_floor() {
     let folder = tempfile::tempdir().unwrap();
     let text: String = (0..100).map(|i| format!("{{\"text\":\"line {i}\"}}\n")).collect();

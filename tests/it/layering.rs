@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// What each module may import with `crate::`, lowest module first; `cli` may import all.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("units", &[]),
+    ("binomial", &[]),
     ("expression", &["units"]),
     ("files", &[]),
     ("slurm", &[]),
@@ -17,9 +18,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["arch", "data", "expression", "scaling", "schedule", "units"]),
     ("record", &["arch", "config"]),
     ("runs", &["config", "files", "record", "slurm"]),
+    ("tasks", &["binomial", "data"]),
+    ("exchange", &["arch", "config", "data", "files", "runs", "scaling"]),
     ("bridge", &[]),
     ("ops", &["bridge"]),
     ("nn", &["arch", "ops", "scaling"]),
+    ("decode", &["bridge", "data", "nn", "ops", "tasks"]),
     (
         "train",
         &[
@@ -43,7 +47,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("plot", &[]),
     ("verify", &["arch", "bridge", "nn", "ops", "scaling", "schedule", "train"]),
     ("report", &["analysis", "files", "plot", "record", "units"]),
-    ("study", &["analysis", "config", "data", "expression", "files", "plot", "report", "runs", "sweep", "units"]),
+    (
+        "study",
+        &["analysis", "binomial", "config", "data", "expression", "files", "plot", "report", "runs", "sweep", "units"],
+    ),
 ];
 /// Words that only the named file may use in code.
 const CONFINED: &[(&str, &str)] = &[("serde_yaml", "src/config/load.rs"), ("polars", "src/analysis/frame.rs")];

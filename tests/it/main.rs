@@ -3,8 +3,10 @@
 mod analysis;
 mod analysis_cli;
 mod data;
+mod exchange;
 mod fuzz_tables;
 mod layering;
+mod learning_curve;
 mod scaling;
 mod studies_cli;
 mod sweep;

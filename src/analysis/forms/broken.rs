@@ -1,7 +1,7 @@
 //! A power law with one smooth break.
 
 use super::jet::{self, Jet};
-use super::{Design, Form, Input, Inputs, Shape, Term, TermValues};
+use super::{Design, Form, Input, Inputs, Shape, Term, TermValues, Terms};
 
 /// L = a + b·x^-c0·(1 + (x/d1)^(1/f1))^(-c1·f1)
 #[derive(Debug)]
@@ -15,7 +15,7 @@ const SHAPES: &[Shape] = &[
     Shape { name: "f1", range: (1e-2, 10.0), grid: (0.1, 3.0, 4) },
 ];
 
-impl Form for Broken {
+impl Terms for Broken {
     fn name(&self) -> &'static str {
         "broken"
     }
@@ -24,9 +24,6 @@ impl Form for Broken {
     }
     fn source(&self) -> &'static str {
         "Caballero et al. 2022, arXiv:2210.14891, one break, falling on both sides"
-    }
-    fn inputs(&self) -> &'static [Input] {
-        &[Input::X]
     }
     fn terms(&self) -> &'static [Term] {
         &[Term { name: "b", depends: &[0, 1, 2, 3], direct: false }, Term { name: "a", depends: &[], direct: true }]
@@ -50,6 +47,12 @@ impl Form for Broken {
         let at_reference = p[3] * p[5] * softplus(-log_break / p[5]);
         let c = (p[1].ln() - p[2] * reference[0] - at_reference).exp();
         (vec![c, p[0]], vec![p[2], p[3], log_break.exp(), p[5]])
+    }
+}
+
+impl Form for Broken {
+    fn inputs(&self) -> &'static [Input] {
+        &[Input::X]
     }
 
     fn design(&self, inputs: &Inputs, reference: &[f64]) -> Box<dyn Design> {

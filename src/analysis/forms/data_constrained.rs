@@ -1,7 +1,7 @@
 //! Loss of models that see their data more than once.
 
 use super::jet::{self, Jet};
-use super::{Design, Form, Input, Inputs, Shape, Term, TermValues};
+use super::{Design, Form, Input, Inputs, Shape, Term, TermValues, Terms};
 
 /// L = E + A/N'^α + B/D'^α, where repeated tokens and excess parameters count for less:
 /// D' = U·(1 + R*_D·(1 - e^(-R_D/R*_D))) with U distinct tokens and R_D = D/U - 1 repetitions, and the same of N with
@@ -22,7 +22,7 @@ const SHAPES: &[Shape] = &[
     Shape { name: "R_N", range: (1e-2, 1e6), grid: (0.3, 100.0, 8) },
 ];
 
-impl Form for DataConstrained {
+impl Terms for DataConstrained {
     fn name(&self) -> &'static str {
         "data-constrained"
     }
@@ -31,9 +31,6 @@ impl Form for DataConstrained {
     }
     fn source(&self) -> &'static str {
         "Muennighoff et al. 2023, arXiv:2305.16264"
-    }
-    fn inputs(&self) -> &'static [Input] {
-        &[Input::Parameters, Input::Tokens, Input::Unique]
     }
     fn terms(&self) -> &'static [Term] {
         &[
@@ -49,10 +46,6 @@ impl Form for DataConstrained {
         &["A", "B", "E", "alpha", "beta", "R_D", "R_N"]
     }
 
-    fn is_anchored(&self) -> bool {
-        false
-    }
-
     fn natural(&self, c: &[f64], s: &[f64], reference: &[f64]) -> Vec<f64> {
         let scale = |c: f64, exponent: f64, log: f64| (c.ln() + exponent * log).exp();
         vec![scale(c[0], s[0], reference[0]), scale(c[1], s[1], reference[1]), c[2], s[0], s[1], s[2], s[3]]
@@ -61,6 +54,16 @@ impl Form for DataConstrained {
     fn internal(&self, p: &[f64], reference: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let scale = |a: f64, exponent: f64, log: f64| (a.ln() - exponent * log).exp();
         (vec![scale(p[0], p[3], reference[0]), scale(p[1], p[4], reference[1]), p[2]], vec![p[3], p[4], p[5], p[6]])
+    }
+}
+
+impl Form for DataConstrained {
+    fn inputs(&self) -> &'static [Input] {
+        &[Input::Parameters, Input::Tokens, Input::Unique]
+    }
+
+    fn is_anchored(&self) -> bool {
+        false
     }
 
     fn design(&self, inputs: &Inputs, reference: &[f64]) -> Box<dyn Design> {

@@ -1,7 +1,7 @@
 //! A power of the sum of both reducible parts.
 
 use super::jet::{self, Jet};
-use super::{Design, Form, Input, Inputs, Shape, Term, TermValues};
+use super::{Design, Form, Input, Inputs, Shape, Term, TermValues, Terms};
 
 /// L = E + (A/N^α + B/D^β)^γ
 #[derive(Debug)]
@@ -15,7 +15,7 @@ const SHAPES: &[Shape] = &[
     Shape { name: "ratio", range: (1e-6, 1e6), grid: (0.1, 10.0, 5) },
 ];
 
-impl Form for Gamma {
+impl Terms for Gamma {
     fn name(&self) -> &'static str {
         "gamma"
     }
@@ -24,9 +24,6 @@ impl Form for Gamma {
     }
     fn source(&self) -> &'static str {
         "Busbridge et al. 2025, arXiv:2502.08606"
-    }
-    fn inputs(&self) -> &'static [Input] {
-        &[Input::Parameters, Input::Tokens]
     }
     fn terms(&self) -> &'static [Term] {
         &[Term { name: "A", depends: &[0, 1, 2, 3], direct: false }, Term { name: "E", depends: &[], direct: true }]
@@ -50,6 +47,12 @@ impl Form for Gamma {
         let n = (p[0].ln() - p[3] * reference[0]).exp();
         let d = (p[1].ln() - p[4] * reference[1]).exp();
         (vec![(n + d).powf(p[5]), p[2]], vec![p[3], p[4], p[5], d / n])
+    }
+}
+
+impl Form for Gamma {
+    fn inputs(&self) -> &'static [Input] {
+        &[Input::Parameters, Input::Tokens]
     }
 
     fn design(&self, inputs: &Inputs, reference: &[f64]) -> Box<dyn Design> {

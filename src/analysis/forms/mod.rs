@@ -47,9 +47,24 @@ pub fn power_floor() -> &'static dyn Form {
     &power::POWER_FLOOR
 }
 
+/// y = A·x^a, growing with x: of optimal sizes, not of losses.
+pub fn growth() -> &'static dyn Form {
+    &power::GROWTH
+}
+
 /// L = E + A/N^α + B/D^β.
 pub fn chinchilla() -> &'static dyn Form {
     &chinchilla::CHINCHILLA
+}
+
+/// L = E + (a·M^η + b·M^-η)·(N·D)^-η with M = D/N.
+pub fn over_training() -> &'static dyn Form {
+    &over_training::OVER_TRAINING
+}
+
+/// L = E + A/N'^α + B/D'^β, discounted for repetition.
+pub fn data_constrained() -> &'static dyn Form {
+    &data_constrained::DataConstrained
 }
 
 /// What a law depends on.
@@ -125,7 +140,7 @@ impl Inputs {
 pub struct Term {
     /// The letter of its parameter.
     pub name: &'static str,
-    /// Positions in [`Form::shapes`] of what it depends on. Without any it is the floor.
+    /// Positions in [`Terms::shapes`] of what it depends on. Without any it is the floor.
     pub depends: &'static [usize],
     /// Whether the parameter of that name is the coefficient at the reference 1, so that its interval can be profiled.
     pub direct: bool,
@@ -142,16 +157,14 @@ pub struct Shape {
     pub grid: (f64, f64, usize),
 }
 
-/// A law.
-pub trait Form: Debug + Sync {
+/// A sum of terms with coefficients, as the solver knows it: whatever its inputs are.
+pub trait Terms: Debug + Sync {
     /// The spelling on the command line and in JSON.
     fn name(&self) -> &'static str;
     /// For people.
     fn formula(&self) -> &'static str;
     /// Where it comes from.
     fn source(&self) -> &'static str;
-    /// What it depends on.
-    fn inputs(&self) -> &'static [Input];
     /// Its terms.
     fn terms(&self) -> &'static [Term];
     /// Its further parameters.
@@ -160,20 +173,8 @@ pub trait Form: Debug + Sync {
     fn parameters(&self) -> &'static [&'static str];
     /// These parameters, given coefficients and shapes at a reference (logarithms of the inputs).
     fn natural(&self, coefficients: &[f64], shapes: &[f64], reference: &[f64]) -> Vec<f64>;
-    /// The reverse of [`Form::natural`].
+    /// The reverse of [`Terms::natural`].
     fn internal(&self, natural: &[f64], reference: &[f64]) -> (Vec<f64>, Vec<f64>);
-    /// Its terms at given points.
-    fn design(&self, inputs: &Inputs, reference: &[f64]) -> Box<dyn Design>;
-
-    /// A reference in the middle of these points.
-    fn centre(&self, inputs: &Inputs) -> Vec<f64> {
-        inputs.centre()
-    }
-
-    /// Whether each term is exactly one at inputs equal to the reference, so that coefficients there add up to the loss.
-    fn is_anchored(&self) -> bool {
-        true
-    }
 
     /// Free parameters.
     fn size(&self) -> usize {
@@ -188,6 +189,24 @@ pub trait Form: Debug + Sync {
     /// The name of the floor.
     fn floor_name(&self) -> Option<&'static str> {
         self.floor().map(|floor| self.terms()[floor].name)
+    }
+}
+
+/// A law of the size of a run.
+pub trait Form: Terms {
+    /// What it depends on.
+    fn inputs(&self) -> &'static [Input];
+    /// Its terms at given points.
+    fn design(&self, inputs: &Inputs, reference: &[f64]) -> Box<dyn Design>;
+
+    /// A reference in the middle of these points.
+    fn centre(&self, inputs: &Inputs) -> Vec<f64> {
+        inputs.centre()
+    }
+
+    /// Whether each term is exactly one at inputs equal to the reference, so that coefficients there add up to the loss.
+    fn is_anchored(&self) -> bool {
+        true
     }
 }
 

@@ -1,6 +1,6 @@
 //! Laws whose terms are products of powers of the inputs: data, no code of their own.
 
-use super::{Design, Form, Input, Inputs, Shape, Term, TermValues};
+use super::{Design, Form, Input, Inputs, Shape, Term, TermValues, Terms};
 use crate::analysis::solver::vector;
 
 /// A power of one input in a term: input^(sign·θ).
@@ -45,7 +45,7 @@ impl Powers {
     }
 }
 
-impl Form for Powers {
+impl Terms for Powers {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -54,9 +54,6 @@ impl Form for Powers {
     }
     fn source(&self) -> &'static str {
         self.source
-    }
-    fn inputs(&self) -> &'static [Input] {
-        self.inputs
     }
     fn terms(&self) -> &'static [Term] {
         self.terms
@@ -86,6 +83,12 @@ impl Form for Powers {
             _ => 0.0,
         };
         (self.terms.iter().enumerate().map(coefficient).collect(), shapes)
+    }
+}
+
+impl Form for Powers {
+    fn inputs(&self) -> &'static [Input] {
+        self.inputs
     }
 
     fn design(&self, inputs: &Inputs, reference: &[f64]) -> Box<dyn Design> {

@@ -3,25 +3,31 @@
 /// The best coefficients ≥ 0 of `columns`, given as slices of equal length; and the sum of squares left over.
 ///
 /// Columns are orthogonalised rather than squared, since those of small exponents are nearly parallel. When a
-/// coefficient turns out negative, every subset of columns is tried, which for so few of them is both exact and fast.
+/// coefficient turns out negative, subsets of columns are tried, which for so few of them is both exact and fast; but
+/// not those of a set that already leaves more than the best.
 pub fn non_negative(columns: &[Vec<f64>], y: &[f64], scratch: &mut Scratch) -> (Vec<f64>, f64) {
     let all: u32 = (1 << columns.len()) - 1;
     let mut best = (vec![0.0; columns.len()], y.iter().map(|y| y * y).sum());
-    if let Some(found) = unconstrained(columns, y, all, scratch)
-        && found.0.iter().all(|c| *c >= 0.0)
-    {
-        return found;
-    }
-    for set in 1..all {
-        if let Some(found) = unconstrained(columns, y, set, scratch)
-            && found.1 < best.1
-            && found.0.iter().all(|c| *c >= 0.0)
-        {
+    // What each set of columns leaves over at the least. From larger numbers to smaller ones, it precedes its subsets.
+    let mut least = [0.0; 1 << MOST];
+    for set in (1..=all).rev() {
+        let absent = (0..columns.len()).filter(|k| set >> k & 1 == 0);
+        let of_larger = absent.map(|k| least[(set | 1 << k) as usize]).fold(0.0, f64::max);
+        least[set as usize] = of_larger;
+        if of_larger >= best.1 {
+            continue;
+        }
+        let Some(found) = unconstrained(columns, y, set, scratch) else { continue };
+        least[set as usize] = found.1;
+        if found.0.iter().all(|c| *c >= 0.0) && found.1 < best.1 {
             best = found;
         }
     }
     best
 }
+
+/// Columns at most; no law has as many terms.
+const MOST: usize = 6;
 
 /// Memory of a solution, kept from one to the next.
 #[derive(Default)]
@@ -33,7 +39,6 @@ pub struct Scratch {
 /// Least squares over the columns in `set`; `None` when they are linearly dependent.
 fn unconstrained(columns: &[Vec<f64>], y: &[f64], set: u32, scratch: &mut Scratch) -> Option<(Vec<f64>, f64)> {
     use super::vector::{add_scaled, dot};
-    const MOST: usize = 8;
     let kept: Vec<usize> = (0..columns.len()).filter(|k| set >> k & 1 == 1).collect();
     let p = kept.len();
     debug_assert!(p <= MOST);
@@ -58,7 +63,7 @@ fn unconstrained(columns: &[Vec<f64>], y: &[f64], set: u32, scratch: &mut Scratc
         }
         let norm = norm.sqrt();
         r[i][i] = norm;
-        q.iter_mut().for_each(|value| *value /= norm);
+        q.iter_mut().for_each(|value| *value *= 1.0 / norm);
         share[i] = dot(q, &scratch.rest);
         add_scaled(-share[i], q, &mut scratch.rest);
     }

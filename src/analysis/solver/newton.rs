@@ -28,7 +28,21 @@ pub struct Minimum {
     pub converged: bool,
 }
 
+impl Minimum {
+    /// Whether this is an optimum lower than another by more than rounding.
+    pub fn improves_on(&self, other: &Self) -> bool {
+        self.converged && self.value < other.value * (1.0 - 1e-9)
+    }
+}
+
 const MOST_STEPS: usize = 400;
+
+/// The first damping after an undamped step that failed, in units of the curvature of each variable.
+const FIRST_DAMPING: f64 = 1e-3;
+/// Damping begins here where the curvature is not positive.
+const LEAST_DAMPING: f64 = 1e-4;
+/// Damping below this is left out altogether.
+const NO_DAMPING: f64 = 1e-6;
 
 /// Memory of a minimisation, kept from one to the next.
 #[derive(Default)]
@@ -52,7 +66,8 @@ pub fn minimise_staged(problem: &Problem, start: &[f64], held: &Held, from: f64)
     let last = problem.criterion.delta;
     let mut delta = from;
     let mut p = start.to_vec();
-    while delta > last {
+    // Ten times lower again and again misses the last threshold by rounding: no stage for that.
+    while delta > last * (1.0 + 1e-9) {
         p = approach(problem, &p, held, delta);
         delta *= 0.1;
     }
@@ -127,16 +142,16 @@ impl Descent<'_> {
                 p = next;
                 std::mem::swap(here, there);
                 if ratio > 0.7 {
-                    damping = if damping < 1e-6 { 0.0 } else { 0.1 * damping };
+                    damping = if damping < NO_DAMPING { 0.0 } else { 0.1 * damping };
                 } else if ratio < 0.2 {
-                    damping = if damping == 0.0 { 1e-3 } else { 3.0 * damping };
+                    damping = if damping == 0.0 { FIRST_DAMPING } else { 3.0 * damping };
                 }
             } else {
                 if damping > 1e12 {
                     // No step of any size improves it.
                     break;
                 }
-                damping = if damping == 0.0 { 1e-4 } else { 8.0 * damping };
+                damping = if damping == 0.0 { FIRST_DAMPING } else { 8.0 * damping };
             }
         }
         if !converged && !self.rough && here.value.is_finite() {
@@ -215,7 +230,7 @@ impl Descent<'_> {
             if *damping > 1e12 {
                 return None;
             }
-            *damping = if *damping == 0.0 { 1e-4 } else { 8.0 * *damping };
+            *damping = if *damping == 0.0 { LEAST_DAMPING } else { 8.0 * *damping };
         }
     }
 }

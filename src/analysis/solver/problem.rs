@@ -2,7 +2,7 @@
 
 use super::matrix::Matrix;
 use super::vector;
-use crate::analysis::forms::{Design, Form, Inputs, TermValues};
+use crate::analysis::forms::{Design, Form, Inputs, TermValues, Terms};
 use std::cell::RefCell;
 
 /// How a residual is measured.
@@ -26,7 +26,7 @@ pub struct Criterion {
 /// Points of one group and its law.
 pub struct Block {
     /// The law.
-    pub form: &'static dyn Form,
+    pub form: &'static dyn Terms,
     /// Its terms at the points.
     pub design: Box<dyn Design>,
     /// The losses.
@@ -44,8 +44,13 @@ pub struct Block {
 impl Block {
     /// The points of a group on its own; the variables are its coefficients and shapes.
     pub fn new(form: &'static dyn Form, inputs: &Inputs, y: &[f64], weight: &[f64], reference: &[f64]) -> Self {
+        Self::with_design(form, form.design(inputs, reference), y, weight)
+    }
+
+    /// The same of a law whose terms at the points are known.
+    pub fn with_design(form: &'static dyn Terms, design: Box<dyn Design>, y: &[f64], weight: &[f64]) -> Self {
         Self {
-            design: form.design(inputs, reference),
+            design,
             inverse_y: y.iter().map(|y| 1.0 / y).collect(),
             y: y.to_vec(),
             weight: weight.to_vec(),
@@ -80,7 +85,10 @@ pub struct Derivatives {
     pub gradient: Vec<f64>,
     /// Its Hessian.
     pub hessian: Matrix,
-    /// A positive curvature for each variable: the diagonal of the reweighted least-squares problem.
+    /// A positive curvature for each variable, by which steps are damped. Of a coefficient it is the diagonal of the
+    /// reweighted least-squares problem. A shape has in addition what its mixed derivatives with its coefficients need
+    /// to be outweighed: the diagonal alone vanishes with the coefficient, but the mixed ones do not, and only at an
+    /// optimum are they zero.
     pub scale: Vec<f64>,
 }
 
@@ -109,6 +117,8 @@ struct Scratch {
     scale: Vec<f64>,
     shape_columns: Vec<Vec<f64>>,
     weighted: Vec<f64>,
+    /// Of each coefficient and shape by itself.
+    curvature: Vec<f64>,
 }
 
 impl Scratch {
@@ -168,6 +178,9 @@ impl Problem {
             vector::add_scaled(*c, &term.value, &mut s.fitted);
         }
         out.value += weigh(self.criterion.residual, delta, block, s);
+        if !out.value.is_finite() {
+            return;
+        }
 
         for column in &mut s.shape_columns {
             column.fill(0.0);
@@ -179,19 +192,24 @@ impl Problem {
         }
         let columns: Vec<&[f64]> =
             s.terms.iter().map(|term| &term.value[..]).chain(s.shape_columns.iter().map(|c| &c[..])).collect();
+        s.curvature.clear();
         for (i, column) in columns.iter().enumerate() {
             out.gradient[map[i]] -= vector::dot(&s.linear, column);
-            out.scale[map[i]] += vector::dot3(&s.scale, column, column);
+            let curvature = vector::dot3(&s.scale, column, column);
+            s.curvature.push(curvature);
+            out.scale[map[i]] += curvature;
             vector::product(&s.outer, column, &mut s.weighted);
             for (j, other) in columns.iter().enumerate().take(i + 1) {
-                // Two variables of a block may be one of the problem: then both orders count.
                 let value = vector::dot(&s.weighted, other);
+                // Two variables of a block may be one of the problem: then both orders count.
                 out.hessian.add(map[i], map[j], if i != j && map[i] == map[j] { 2.0 * value } else { value });
             }
         }
         for (t, term) in form.terms().iter().enumerate() {
             for (a, q) in term.depends.iter().enumerate() {
-                out.hessian.add(map[t], map[k + q], -vector::dot(&s.linear, &s.terms[t].first[a]));
+                let mixed = vector::dot(&s.linear, &s.terms[t].first[a]);
+                out.hessian.add(map[t], map[k + q], -mixed);
+                out.scale[map[k + q]] += mixed * mixed / s.curvature[t].max(f64::MIN_POSITIVE);
                 for (b, r) in term.depends.iter().enumerate().take(a + 1) {
                     let second = &s.terms[t].second[a * (a + 1) / 2 + b];
                     out.hessian.add(map[k + q], map[k + r], -s.local[t] * vector::dot(&s.linear, second));

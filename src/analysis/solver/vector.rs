@@ -92,7 +92,7 @@ pub fn ln(x: &mut [f64]) {
 const LANES: usize = 8;
 
 #[inline(always)]
-fn reduce<const N: usize>(length: usize, term: impl Fn(usize) -> [f64; N]) -> [f64; N] {
+pub(in crate::analysis) fn reduce<const N: usize>(length: usize, term: impl Fn(usize) -> [f64; N]) -> [f64; N] {
     let mut sums = [[0.0; LANES]; N];
     let whole = length - length % LANES;
     for start in (0..whole).step_by(LANES) {
@@ -201,11 +201,14 @@ pub fn weigh_log(residual: &[f64], fitted: &[f64], delta: f64, out: Weights) -> 
     })[0]
 }
 
-/// Whether every value is positive and finite.
+/// Whether every value is positive and finite: between the bits of zero and of infinity, as whole numbers.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn all_positive(a: &[f64]) -> bool {
-    let outside = reduce(a.len(), |i| [if a[i] > 0.0 && a[i] < f64::INFINITY { 0.0 } else { 1.0 }])[0];
-    outside == 0.0
+    const INFINITE: i64 = f64::INFINITY.to_bits() as i64;
+    a.iter().fold(true, |all, value| {
+        let bits = value.to_bits() as i64;
+        all & (bits > 0) & (bits < INFINITE)
+    })
 }
 
 #[cfg(test)]
@@ -236,5 +239,16 @@ mod tests {
         let a: Vec<f64> = (1..=19).map(f64::from).collect();
         let ones = vec![1.0; 19];
         assert_eq!((sum(&a), dot(&a, &ones), dot3(&a, &ones, &a)), (190.0, 190.0, 2470.0));
+    }
+
+    #[test]
+    fn positive_is_neither_zero_nor_infinite_nor_undefined() {
+        for (value, positive) in
+            [(1e-300, true), (1e300, true), (0.0, false), (-1.0, false), (f64::INFINITY, false), (f64::NAN, false)]
+        {
+            let mut values = vec![1.0; 11];
+            values[9] = value;
+            assert_eq!(all_positive(&values), positive, "{value}");
+        }
     }
 }

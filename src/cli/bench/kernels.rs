@@ -81,6 +81,7 @@ impl Inputs {
                 d_d: Some(&self.d),
                 z_btd: Some(&self.z),
                 delta_bias_d: Some(&self.bias),
+                initial_bdn: None,
                 softplus: true,
             },
             backend,

@@ -1,5 +1,9 @@
 //! `lossfloor bench`: what this machine does.
 
+#[cfg(feature = "torch")]
+mod child;
+#[cfg(feature = "torch")]
+mod decode;
 mod fit;
 #[cfg(feature = "torch")]
 mod kernels;
@@ -24,6 +28,9 @@ pub enum BenchCommand {
     /// Training steps on random tokens: tokens/s, share of the device's speed, memory, time to the third step
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),
+    /// Prompts read and tokens generated with random weights: time to the first token, tokens/s, the floor that memory sets
+    #[cfg(feature = "torch")]
+    Decode(decode::DecodeArgs),
 }
 
 pub fn run(command: BenchCommand) -> anyhow::Result<ExitStatus> {
@@ -38,6 +45,11 @@ pub fn run(command: BenchCommand) -> anyhow::Result<ExitStatus> {
         BenchCommand::Train(args) => {
             runtime::use_threads(None)?;
             train::run(&args)
+        }
+        #[cfg(feature = "torch")]
+        BenchCommand::Decode(args) => {
+            runtime::use_threads(None)?;
+            decode::run(&args)
         }
     }
 }

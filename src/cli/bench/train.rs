@@ -1,9 +1,9 @@
-//! `bench train`: whole training steps on random tokens. Each model runs in a process of its own, so that neither its
-//! memory nor its start-up depends on the one before.
+//! `bench train`: whole training steps on random tokens, each model in a process of its own.
 
 use super::super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
 use super::super::ranks::free_port;
 use super::super::{ExitStatus, output, usage};
+use super::child::{in_child, is_child};
 use super::timing::{Ceilings, median, wait};
 use crate::arch::cost::FlopsPerToken;
 use crate::arch::{self, ModelConfig, ModelShape};
@@ -221,21 +221,18 @@ fn since_process_start() -> f64 {
     read().unwrap_or(f64::NAN)
 }
 
-/// Set for the processes that run one model.
-const CHILD: &str = "LOSSFLOOR_BENCH_CHILD";
-
 pub fn run(args: &TrainArgs) -> anyhow::Result<ExitStatus> {
     let device = pick(&args.device)?;
     let backend = args.backend.into();
     check_kernels(device, backend, "--backend reference times plain tensor code")?;
     let jobs = args.models.iter().map(|text| Job::parse(text, args.vocab)).collect::<anyhow::Result<Vec<_>>>()?;
-    if std::env::var_os(CHILD).is_some() {
+    if is_child() {
         output::json(&jobs[0].run(args, device, backend)?)?;
         return Ok(ExitStatus::Done);
     }
     let mut rows = Vec::new();
     for job in &jobs {
-        match in_child(&job.name, &args.models) {
+        match in_child::<Row>(&job.name, &args.models) {
             Ok(row) => rows.push(row),
             Err(why) => output::note(&format!("{}: {why}", job.name)),
         }
@@ -265,19 +262,4 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitStatus> {
         output::print(&format!("{}{head}; medians of {} steps\n{table}", device_name(device), args.steps))?;
     }
     Ok(if complete { ExitStatus::Done } else { ExitStatus::Internal })
-}
-
-/// This program again with the same options, for one model.
-fn in_child(model: &str, all: &[String]) -> anyhow::Result<Row> {
-    let options = std::env::args().skip(1).filter(|argument| !all.contains(argument));
-    let child = std::process::Command::new(std::env::current_exe()?)
-        .args(options)
-        .arg(model)
-        .env(CHILD, "1")
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
-    if !child.status.success() {
-        anyhow::bail!("its process ended with {}", child.status);
-    }
-    Ok(serde_json::from_slice(&child.stdout)?)
 }

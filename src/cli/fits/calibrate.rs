@@ -6,7 +6,8 @@ use super::{parse_scale, picture};
 use crate::analysis::calibrate::{Quantity, Simulation, SubsetTally, Subsets, Tally};
 use crate::analysis::design::Proposal;
 use crate::analysis::forms::Input;
-use crate::analysis::{IntervalMethod, Sample, ends, wilson};
+use crate::analysis::{IntervalMethod, Sample, ends};
+use crate::binomial;
 use crate::cli::{ExitStatus, exit, output, usage};
 use crate::plot::figures::{Coverage, EvaluationSeries};
 use crate::plot::{DataPoint, Palette, Span, Width};
@@ -95,7 +96,7 @@ const SIMULATED: &[&str] = &[
 
 /// A coverage with its 95 % interval, of so many independent trials.
 fn coverage(share: Option<f64>, trials: usize) -> [Value; 3] {
-    let ends = share.filter(|_| trials > 0).map(|share| wilson(share, trials as f64));
+    let ends = share.filter(|_| trials > 0).map(|share| binomial::wilson(share, trials as f64));
     [json!(share), json!(ends.map(|(lo, _)| lo)), json!(ends.map(|(_, hi)| hi))]
 }
 
@@ -189,7 +190,7 @@ impl CalibrateArgs {
         for (group, runs, tally, trials) in covered {
             let Some(share) = tally.coverage() else { continue };
             let name = group.iter().cloned().chain([tally.method.name()]).collect::<Vec<_>>().join(", ");
-            let bar = (*trials > 0).then(|| wilson(share, *trials as f64));
+            let bar = (*trials > 0).then(|| binomial::wilson(share, *trials as f64));
             let y_bar = bar.map(|(lo, hi)| Span::new(lo, hi));
             let point = DataPoint { x: *runs as f64, y: share, x_bar: None, y_bar };
             match series.iter_mut().find(|series| series.name == name) {

@@ -31,7 +31,8 @@ pub struct FitArgs {
     /// Kind of 95 % interval: profile, bootstrap:K, wald or none; default profile, of huber and lad bootstrap:1000
     #[arg(long, value_name = "KIND")]
     interval: Option<IntervalMethod>,
-    /// Form, loss, interval and outlier rule of a published fit: arch-scale, epoch2024, hoffmann, gadre or muennighoff
+    /// Form, loss, interval and outlier rule of a published fit: arch-scale, epoch2024, hoffmann, gadre,
+    /// muennighoff or porian (of --y n or t by --x flops; --weight 1/std²)
     #[arg(long = "as", id = "as_published", value_name = "PAPER", value_parser = parse_preset)]
     preset: Option<&'static Preset>,
     /// Parameters that keep a value instead of being fitted, such as C=1.69
@@ -335,6 +336,7 @@ fn group_notes(group: &GroupFit) -> Vec<String> {
                     "{name}: κ = se({c})/σ = {kappa:.1}; {c} with any one point left out: {lo:.4} to {hi:.4}"
                 ));
             }
+            out.extend(residual_note(fit).map(|note| format!("{name}: {note}")));
             for p in &fit.predictions {
                 let at: Vec<String> = p.inputs.iter().map(|x| format!("{x:.3e}")).collect();
                 let interval = p.interval.as_ref().map_or("no interval".to_owned(), display::interval);
@@ -365,6 +367,18 @@ fn group_notes(group: &GroupFit) -> Vec<String> {
         out.push(format!("{name}: {count} {status} row{} left out", if *count == 1 { "" } else { "s" }));
     }
     out
+}
+
+/// How the residuals of a robust fit are distributed: what the criterion is there for.
+fn residual_note(fit: &Fit) -> Option<String> {
+    let (spread, inside) = (&fit.spread, fit.spread.inside?);
+    Some(format!(
+        "residuals: robust σ {}, sd {}, kurtosis {:.1}, {:.0} % within δ",
+        display::significant(spread.robust_sd, 3),
+        display::significant(spread.sd, 3),
+        spread.kurtosis,
+        100.0 * inside
+    ))
 }
 
 /// Whether the data determine the floor, in words.

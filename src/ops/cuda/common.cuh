@@ -141,6 +141,19 @@ __device__ __forceinline__ float sigmoid<bf16>(float x) {
   return out;
 }
 
+// Of kernels that are launched before the one in front of them has ended, on chips that can: what that one has written may
+// be read only after await_previous; let_next_start allows the next one the same. Elsewhere both do nothing.
+__device__ __forceinline__ void await_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // a / b, by the short division wherever it does; a is not negative.
 __device__ __forceinline__ i64 divide(i64 a, u32 b) { return a >> 32 ? a / b : (i64)((u32)a / b); }
 

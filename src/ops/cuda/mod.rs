@@ -1,7 +1,7 @@
 //! What the CUDA kernels of this crate share: which tensors they run on, and how they are launched.
 
 use super::Backend;
-use crate::bridge::nvrtc::{Argument, KernelSource, Shape, launch};
+use crate::bridge::nvrtc::{Argument, KernelSource, Shape, Start, launch};
 use tch::{Device, Kind, Tensor};
 
 /// Whether this crate's CUDA kernels serve a tensor: asked for, on a GPU, in bf16 or fp32.
@@ -56,7 +56,18 @@ pub(super) use kernel_sources;
 
 /// Launches, or panics with what went wrong, as tensor operations of `tch` do.
 pub(super) fn run(source: &KernelSource, name: &'static str, device: Device, shape: Shape, arguments: &[Argument]) {
-    launch(source, name, device, shape, arguments).unwrap_or_else(|error| panic!("{error}"));
+    launch(source, name, device, shape, Start::InTurn, arguments).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The same of a kernel that waits by itself for what the one in front of it writes (`await_previous`).
+pub(super) fn run_early(
+    source: &KernelSource,
+    name: &'static str,
+    device: Device,
+    shape: Shape,
+    arguments: &[Argument],
+) {
+    launch(source, name, device, shape, Start::Early, arguments).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Arguments of a launch, each turned into its kind.
@@ -103,9 +114,14 @@ fn even_rows(x: &Tensor) -> Option<i64> {
     Some(stride[inner])
 }
 
+/// Whether its rows are evenly spaced and dense.
+pub(super) fn is_even(x: &Tensor) -> bool {
+    even_rows(x).is_some()
+}
+
 /// The tensor, or a contiguous copy where its rows are not evenly spaced.
 pub(super) fn even(x: &Tensor) -> Tensor {
-    if even_rows(x).is_some() { x.shallow_clone() } else { x.contiguous() }
+    if is_even(x) { x.shallow_clone() } else { x.contiguous() }
 }
 
 /// The tensor, or a contiguous copy.

@@ -36,6 +36,8 @@ __device__ __forceinline__ void norm_forward(const float* x, const T* h, const f
   // Threads past the last row stay for the barriers.
   const int packs = row < rows ? (width + PACK - 1) / PACK : 0;
   const i64 at = row * width;
+  let_next_start();
+  await_previous();
   Pack<float> stream[HELD];
   Pack<T> added[HELD];
 #pragma unroll

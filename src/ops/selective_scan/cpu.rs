@@ -34,6 +34,8 @@ pub(super) struct Arguments<'a> {
     pub skip: Option<&'a [f32]>,
     pub gate: Option<&'a [f32]>,
     pub bias: Option<&'a [f32]>,
+    /// States before the first step, [b, d, n].
+    pub initial: Option<&'a [f32]>,
     pub softplus: bool,
 }
 
@@ -147,6 +149,20 @@ impl Block<'_> {
         if self.arguments.softplus { softplus(&raw) } else { (raw, splat(1.0)) }
     }
 
+    /// States before the first step.
+    fn initial_state(&self) -> State {
+        let mut h = [splat(0.0); STATES];
+        if let Some(initial) = self.arguments.initial {
+            let first = (self.row * self.arguments.channels + self.first) * STATES;
+            for (lane, states) in initial[first..first + self.lanes * STATES].chunks_exact(STATES).enumerate() {
+                for n in 0..STATES {
+                    h[n][lane] = states[n];
+                }
+            }
+        }
+        h
+    }
+
     /// What the states need in the chunk of `steps` steps from `start` on.
     #[inline(always)]
     fn chunk<'c>(&'c self, (start, steps): (usize, usize), delta: &'c Steps, drive: &'c Steps) -> Chunk<'c> {
@@ -194,7 +210,7 @@ pub(super) fn forward(arguments: &Arguments, y: &mut [f32], last_state: &mut [f3
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn forward_block(block: &Block, y: &mut Columns, boundaries: &mut [f32]) -> State {
     let arguments = block.arguments;
-    let mut h = [splat(0.0); STATES];
+    let mut h = block.initial_state();
     let [mut delta, mut drive, mut out]: [Steps; 3] = [[splat(0.0); CHUNK]; 3];
     for (chunk, saved) in boundaries.chunks_exact_mut(STATES * LANES).enumerate() {
         let (start, steps) = arguments.chunk(chunk);

@@ -99,6 +99,8 @@ pub(in crate::ops) struct Arguments<'a> {
     pub skip: Option<&'a Tensor>,
     pub z: Option<&'a Tensor>,
     pub bias: Option<&'a Tensor>,
+    /// States before the first step, dense [b, d, n]; forward passes only.
+    pub initial: Option<&'a Tensor>,
     pub softplus: bool,
 }
 
@@ -108,7 +110,7 @@ pub(in crate::ops) struct Output {
     pub y: Tensor,
     /// fp32 [b, d, n].
     pub last_state: Tensor,
-    /// For the backward pass.
+    /// For the backward pass; undefined where the scan begins from given states.
     pub states: Tensor,
 }
 
@@ -123,12 +125,16 @@ pub(in crate::ops) struct Gradients {
 
 /// Runs the scan.
 pub(in crate::ops) fn forward(scan: &Arguments) -> Output {
-    let Arguments { x, delta, a, b, c, skip, z, bias, softplus } = *scan;
+    let Arguments { x, delta, a, b, c, skip, z, bias, initial, softplus } = *scan;
     let division = Division::of(x);
     let fp32 = (Kind::Float, x.device());
     let y = Tensor::empty(x.size(), (x.kind(), x.device()));
     let last_state = Tensor::empty([division.batch, division.channels, STATES], fp32);
-    let states = Tensor::empty([division.batch, division.chunks, division.warps, WARP_STATES], fp32);
+    // From given states there is no backward pass, which these are for.
+    let states = match initial {
+        Some(_) => Tensor::new(),
+        None => Tensor::empty([division.batch, division.chunks, division.warps, WARP_STATES], fp32),
+    };
     let [carry, steps] = &division.carries(x);
     let (softplus, time, channels) = (i32::from(softplus), division.time as i32, division.channels as i32);
     let segment_chunks = division.segment_chunks as i32;
@@ -150,6 +156,7 @@ pub(in crate::ops) fn forward(scan: &Arguments) -> Output {
         z,
         stride(z),
         bias,
+        initial,
         &y,
         &last_state,
         &states,
@@ -173,7 +180,8 @@ pub(in crate::ops) fn backward(
     db: &Tensor,
     dc: &Tensor,
 ) -> Gradients {
-    let Arguments { x, delta, a, b, c, skip, z, bias, softplus } = *scan;
+    let Arguments { x, delta, a, b, c, skip, z, bias, initial, softplus } = *scan;
+    assert!(initial.is_none(), "a scan from given states has no backward pass");
     let division = Division::of(x);
     let fp32 = (Kind::Float, x.device());
     let (batch, rows) = (division.batch, division.batch * division.time);
@@ -277,6 +285,7 @@ impl ScanOnCuda {
             skip: given(super::SKIP),
             z: given(super::GATE),
             bias: given(super::BIAS),
+            initial: given(super::INITIAL),
             softplus: self.softplus,
         }
     }
@@ -299,6 +308,6 @@ impl CustomFunction for ScanOnCuda {
         let dz = scan.z.map(Tensor::empty_like);
         let (db, dc) = (scan.b.empty_like(), scan.c.empty_like());
         let Gradients { x, delta, a, skip, bias } = backward(&scan, states, &dense(dy), dz.as_ref(), &db, &dc);
-        vec![Some(x), Some(delta), Some(a), Some(db), Some(dc), skip, dz, bias]
+        vec![Some(x), Some(delta), Some(a), Some(db), Some(dc), skip, dz, bias, None]
     }
 }

@@ -252,6 +252,16 @@ __device__ __forceinline__ void load_rates(float (&rate)[2][QUARTER], const floa
   }
 }
 
+// States before the first step, [b, d, n]; zero past the last channel.
+__device__ __forceinline__ void load_initial(float (&h)[2][QUARTER], const float* initial, const Place& p,
+                                             int channels) {
+#pragma unroll
+  for (int q = 0; q < 2; ++q) {
+    const int d = q ? p.other : p.own;
+    if (d < channels) read4(h[q], initial + (p.row * channels + d) * STATES + p.quarter);
+  }
+}
+
 // The state after one more segment (forward), or the gradient before it (backward).
 __device__ __forceinline__ void join(float (&h)[2][QUARTER], const float (&rate)[2][QUARTER], const float* carry,
                                      const float* steps, long long slot, const Place& p) {
@@ -287,9 +297,9 @@ struct ForwardShared {
 template <bool MAIN>
 __device__ __forceinline__ void forward(const element* x, const element* delta, const float* a, const element* b,
                                         int b_stride, const element* c, int c_stride, const float* skip,
-                                        const element* z, int z_stride, const float* bias, element* y, float* last,
-                                        float* saved, float* carry, float* steps, int use_softplus, int time,
-                                        int channels, int segment_chunks) {
+                                        const element* z, int z_stride, const float* bias, const float* initial,
+                                        element* y, float* last, float* saved, float* carry, float* steps,
+                                        int use_softplus, int time, int channels, int segment_chunks) {
   const Place p = place_of(time, channels, segment_chunks);
   if (p.warp >= p.warps) return;
   ForwardShared& shared = ((ForwardShared*)memory)[threadIdx.x / LANES];
@@ -309,6 +319,7 @@ __device__ __forceinline__ void forward(const element* x, const element* delta, 
   float h[2][QUARTER], rate[2][QUARTER];
   zero_states(h);
   load_rates(rate, a, p, channels);
+  if (MAIN && initial) load_initial(h, initial, p, channels);
   if (MAIN) {
     for (int s = 0; s < p.segment; ++s) join(h, rate, carry, steps, p.row * (p.segments - 1) + s, p);
   }
@@ -504,9 +515,9 @@ __device__ __forceinline__ void forward(const element* x, const element* delta, 
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, 1)
     scan_forward(const element* x, const element* delta, const float* a, const element* b, int b_stride,
                  const element* c, int c_stride, const float* skip, const element* z, int z_stride, const float* bias,
-                 element* y, float* last, float* saved, float* carry, float* steps, int use_softplus, int time,
-                 int channels, int segment_chunks) {
-  forward<true>(x, delta, a, b, b_stride, c, c_stride, skip, z, z_stride, bias, y, last, saved, carry, steps,
+                 const float* initial, element* y, float* last, float* saved, float* carry, float* steps,
+                 int use_softplus, int time, int channels, int segment_chunks) {
+  forward<true>(x, delta, a, b, b_stride, c, c_stride, skip, z, z_stride, bias, initial, y, last, saved, carry, steps,
                 use_softplus, time, channels, segment_chunks);
 }
 
@@ -514,7 +525,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 1)
     scan_forward_carry(const element* x, const element* delta, const float* a, const element* b, int b_stride,
                        const float* bias, float* carry, float* steps, int use_softplus, int time, int channels,
                        int segment_chunks) {
-  forward<false>(x, delta, a, b, b_stride, b, b_stride, nullptr, nullptr, 0, bias, nullptr, nullptr, nullptr, carry,
+  forward<false>(x, delta, a, b, b_stride, b, b_stride, nullptr, nullptr, 0, bias, nullptr, nullptr, nullptr, nullptr, carry,
                  steps, use_softplus, time, channels, segment_chunks);
 }
 

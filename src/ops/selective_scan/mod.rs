@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Δ   = softplus(delta + delta_bias)
-//! h_t = exp(Δ_t A) ⊙ h_{t−1} + (Δ_t x_t) ⊗ B_t,   h_0 = 0
+//! h_t = exp(Δ_t A) ⊙ h_{t−1} + (Δ_t x_t) ⊗ B_t,   h_0 = 0 unless it is given
 //! y_t = h_t · C_t + D ⊙ x_t,   times silu(z_t) where there is a gate
 //! ```
 //!
@@ -33,6 +33,8 @@ pub struct ScanInputs<'a> {
     /// Gate.
     pub z_btd: Option<&'a Tensor>,
     pub delta_bias_d: Option<&'a Tensor>,
+    /// State before the first step, fp32 [b, d, n]; the kernels have no backward pass from it.
+    pub initial_bdn: Option<&'a Tensor>,
     pub softplus: bool,
 }
 
@@ -61,7 +63,8 @@ pub fn selective_scan_ref(inputs: &ScanInputs) -> ScanOutput {
     let c_btn = inputs.c_btn.to_kind(Kind::Float);
     let (batch, time, channels) = x_btd.size3().expect("x is [b, t, d]");
     let state = inputs.a_dn.size()[1];
-    let mut h_bdn = Tensor::zeros([batch, channels, state], (Kind::Float, x_btd.device()));
+    let zeros = || Tensor::zeros([batch, channels, state], (Kind::Float, x_btd.device()));
+    let mut h_bdn = inputs.initial_bdn.map_or_else(zeros, Tensor::shallow_clone);
     let input_btd = &delta_btd * &x_btd;
     let deltas = delta_btd.unbind(1);
     let drives = input_btd.unbind(1);
@@ -88,6 +91,7 @@ struct ScanOnCpu {
 const SKIP: usize = 5;
 const GATE: usize = 6;
 const BIAS: usize = 7;
+const INITIAL: usize = 8;
 
 fn optional(tensor: &Tensor) -> Option<&[f32]> {
     tensor.defined().then(|| values(tensor))
@@ -108,6 +112,7 @@ impl ScanOnCpu {
             skip: optional(&inputs[SKIP]),
             gate: optional(&inputs[GATE]),
             bias: optional(&inputs[BIAS]),
+            initial: optional(&inputs[INITIAL]),
             softplus: self.softplus,
         }
     }
@@ -140,8 +145,8 @@ impl CustomFunction for ScanOnCpu {
         let arguments = self.arguments(inputs);
         let mut out: Vec<Option<Tensor>> = inputs.iter().map(|t| t.defined().then(|| like(t))).collect();
         {
-            let [dx, ddelta, da, db, dc, dskip, dgate, dbias] = out.as_mut_slice() else {
-                unreachable!("a scan has eight inputs");
+            let [dx, ddelta, da, db, dc, dskip, dgate, dbias, initial] = out.as_mut_slice() else {
+                unreachable!("a scan has nine inputs");
             };
             fn required(slot: &mut Option<Tensor>) -> &mut [f32] {
                 values_mut(slot.as_mut().expect("this input is always given"))
@@ -156,6 +161,7 @@ impl CustomFunction for ScanOnCpu {
                 gate: dgate.as_mut().map(values_mut),
                 bias: dbias.as_mut().map(values_mut),
             };
+            *initial = None;
             cpu::backward(&arguments, values(&dy), values(boundaries), gradients);
         }
         out
@@ -167,13 +173,15 @@ fn fused(inputs: &ScanInputs) -> ScanOutput {
     assert_eq!(inputs.a_dn.size()[1], cpu::STATES as i64, "the scan kernels are written for 16 states");
     let kind = inputs.x_btd.kind();
     let sequences = [inputs.x_btd, inputs.delta_btd, inputs.b_btn, inputs.c_btn];
-    let constants = [Some(inputs.a_dn), inputs.d_d, inputs.delta_bias_d];
+    let constants = [Some(inputs.a_dn), inputs.d_d, inputs.delta_bias_d, inputs.initial_bdn];
     let on_gpu = serves(Backend::Fused, inputs.x_btd);
     let sequence_kind = if on_gpu { kind } else { Kind::Float };
     let [x, delta, b, c] = sequences.map(|t| t.to_kind(sequence_kind).contiguous());
     let z = inputs.z_btd.map(|t| t.to_kind(sequence_kind).contiguous());
-    let [a, skip, bias] = constants.map(|t| t.map(|t| t.to_kind(Kind::Float).contiguous()));
-    let all = [Some(&x), Some(&delta), a.as_ref(), Some(&b), Some(&c), skip.as_ref(), z.as_ref(), bias.as_ref()];
+    let [a, skip, bias, initial] = constants.map(|t| t.map(|t| t.to_kind(Kind::Float).contiguous()));
+    let sequences = [Some(&x), Some(&delta), a.as_ref(), Some(&b), Some(&c)];
+    let rest = [skip.as_ref(), z.as_ref(), bias.as_ref(), initial.as_ref()];
+    let all = [sequences.as_slice(), &rest].concat();
     let mut outputs = match on_gpu {
         false => apply(ScanOnCpu { softplus: inputs.softplus }, &all),
         true => apply(cuda::ScanOnCuda { softplus: inputs.softplus }, &all),

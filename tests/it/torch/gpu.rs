@@ -129,6 +129,7 @@ fn gpu_selective_scan() {
                     d_d: Some(&l[4]),
                     z_btd: l.get(6),
                     delta_bias_d: Some(&l[5]),
+                    initial_bdn: None,
                     softplus: true,
                 };
                 selective_scan(&inputs, backend).y_btd

@@ -1,7 +1,9 @@
 //! Tests that need LibTorch: on the CPU, and on a GPU where they are asked for.
 
+mod decoding;
 mod golden;
 mod gpu;
+mod gpu_decoding;
 mod initial_values;
 mod ops;
 mod ranks;

@@ -115,6 +115,7 @@ fn bare_scan(x: &Tensor, delta: &Tensor, a: &Tensor, [b, c]: [&Tensor; 2], backe
         d_d: None,
         z_btd: None,
         delta_bias_d: None,
+        initial_bdn: None,
         softplus: true,
     };
     selective_scan(&inputs, backend).y_btd
@@ -157,6 +158,7 @@ fn scan_kernel_agrees_with_the_loop() {
                     d_d: Some(&d),
                     z_btd: gated.then_some(&z),
                     delta_bias_d: Some(&bias),
+                    initial_bdn: None,
                     softplus: true,
                 };
                 selective_scan(&inputs, backend).y_btd
