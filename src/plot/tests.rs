@@ -74,8 +74,12 @@ fn documents_are_whole_and_repeat() {
     }
 }
 
-/// What an SVG says and draws, without where: its texts in their order, and by colour how many shapes of each kind. Of
-/// lines it says only whether there are any, for dashes are lines too.
+/// More colours than these are a scale's.
+const MOST_COLOURS: usize = 24;
+
+/// What an SVG says and draws, without where: its texts in their order, and by colour how many shapes of each kind; by
+/// kind alone where cells have more colours than [`MOST_COLOURS`]. Of lines it says only whether there are any, for
+/// dashes are lines too.
 fn outline(svg: &str) -> String {
     let attribute = |tag: &str, name: &str| {
         let rest = tag.split_once(&format!(" {name}=\""))?.1;
@@ -94,8 +98,14 @@ fn outline(svg: &str) -> String {
             *shapes.entry((kind.to_owned(), colour)).or_insert(0) += 1;
         }
     }
+    let many = |kind: &str| shapes.keys().filter(|(other, _)| other == kind).count() > MOST_COLOURS;
+    let mut by_colour: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for ((kind, colour), count) in &shapes {
+        let colour = if many(kind) { "of many colours".to_owned() } else { colour.clone() };
+        *by_colour.entry((kind.clone(), colour)).or_insert(0) += count;
+    }
     let mut out = format!("texts:\n  {}\nshapes:\n", texts.join("\n  "));
-    for ((kind, colour), count) in shapes {
+    for ((kind, colour), count) in by_colour {
         let count = if kind == "polyline" { "some".to_owned() } else { count.to_string() };
         out += &format!("  {kind} {colour}: {count}\n");
     }

@@ -238,6 +238,22 @@ fn config(cases: u32) -> Config {
     Config { cases, failure_persistence: None, ..Config::default() }
 }
 
+/// Files that were once read badly.
+const FOUND: &[(&str, &[u8])] = &[
+    // The library's message quotes the cell.
+    ("t.csv", b"flops,loss,name\n1e15,3,a\n1e16,2.9,\"b\"\r\0"),
+    ("t.csv", b"flops,loss,name\r\n\"1e15\",\"3\",\"a\"\r\n\"1e16\",\"2.9\",\"b\"\r\0"),
+];
+
+#[test]
+fn files_once_read_badly_are_read_or_refused() {
+    for (name, bytes) in FOUND {
+        let mut seen = Seen::default();
+        check(name, bytes, &mut seen).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(seen.refused > 0, "{seen:?}");
+    }
+}
+
 #[test]
 fn damaged_tables_are_read_or_refused() {
     let seen = std::cell::RefCell::new(Seen::default());
