@@ -332,7 +332,8 @@ pub(super) fn describe(
     let bounds = bounds(fitted.form, &fitted.optimum);
 
     let variance = options.noise.variance().unwrap_or_else(|| fitted.variance());
-    let unit = if bounds.is_empty() { fitted.unit_errors() } else { None };
+    // They are those of an optimum inside all bounds.
+    let unit = if status(&fitted.optimum) == FitStatus::Converged { fitted.unit_errors() } else { None };
     let robust = fitted.problem.criterion.delta.is_finite();
     let resamples = match options.interval {
         IntervalMethod::Bootstrap(draws) => Some(bootstrap::pairs(fitted, draws, options)),
@@ -508,5 +509,28 @@ impl Law {
     /// The fitted floor, of a form that has one.
     pub fn floor(&self) -> Option<f64> {
         self.parameter(self.form.floor_name()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_optimum_is_reached_there_are_no_standard_errors() {
+        let noise = [1.0, -2.0, 0.5, 1.5, -1.0, -0.5, 2.0, -1.5];
+        let point = |(i, e): (usize, &f64)| {
+            let x = 10f64.powf(18.0 + 0.4 * i as f64);
+            (x, 2.0 + 100.0 * x.powf(-0.1) + 1e-3 * e)
+        };
+        let sample = Sample::of_pairs(noise.iter().enumerate().map(point));
+        let options = FitOptions::new(super::super::forms::power_floor());
+        let (mut fitted, confirmation) = Fitted::confirmed(&sample, &options).unwrap();
+        let errors = |fit: &Fit| fit.estimates.iter().filter(|estimate| estimate.se.is_some()).count();
+        let fit = describe(&fitted, confirmation, &options).unwrap();
+        assert_eq!((fit.status, errors(&fit), fit.kappa.is_some()), (FitStatus::Converged, 3, true));
+        fitted.optimum.converged = false;
+        let fit = describe(&fitted, confirmation, &options).unwrap();
+        assert_eq!((fit.status, errors(&fit), fit.kappa), (FitStatus::Stuck, 0, None));
     }
 }

@@ -119,7 +119,7 @@ pub enum FrameError {
         message: String,
     },
     /// A named column is not there.
-    #[error("{}: no column '{column}'; {}", path.display(), columns_hint(column, columns))]
+    #[error("{}: no column '{}'; {}", path.display(), shown(column), columns_hint(column, columns))]
     MissingColumn {
         /// The file.
         path: PathBuf,
@@ -129,7 +129,7 @@ pub enum FrameError {
         columns: Vec<String>,
     },
     /// A cell is not what its column needs.
-    #[error("{} line {line}, column '{column}': '{value}' is not a {expected}", path.display())]
+    #[error("{} line {line}, column '{}': '{}' is not a {expected}", path.display(), shown(column), shown(value))]
     BadCell {
         /// The file.
         path: PathBuf,
@@ -175,9 +175,27 @@ fn columns_hint(column: &str, columns: &[String]) -> String {
     let nearest =
         columns.iter().max_by(|a, b| strsim::jaro_winkler(column, a).total_cmp(&strsim::jaro_winkler(column, b)));
     match nearest {
-        Some(name) if strsim::jaro_winkler(column, name) > 0.8 => format!("hint: did you mean '{name}'?"),
-        _ => format!("its columns are {}", columns.join(", ")),
+        Some(name) if strsim::jaro_winkler(column, name) > 0.8 => format!("hint: did you mean '{}'?", shown(name)),
+        _ => format!("its columns are {}", columns.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")),
     }
+}
+
+/// Longest text of a cell in an error.
+const SHOWN: usize = 60;
+
+/// Longest message of a library in an error; it may quote a cell.
+const SAID: usize = 200;
+
+/// The text of a cell in an error: on one line, and not all of it where it is long.
+fn shown(text: &str) -> String {
+    plain(text, SHOWN)
+}
+
+/// At most so many characters of a text, none of them a control character.
+fn plain(text: &str, most: usize) -> String {
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let start: String = text.chars().take(most).map(visible).collect();
+    if text.chars().nth(most).is_some() { start + "..." } else { start }
 }
 
 /// Cells as text, before any column is understood.
@@ -444,8 +462,9 @@ fn parse_csv(bytes: &[u8]) -> Result<Raw, String> {
     Ok(Raw { columns, rows })
 }
 
+/// The first line of a library's message, which may quote bytes of the file.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    plain(text.lines().next().unwrap_or_default(), SAID)
 }
 
 fn parse_jsonl(bytes: &[u8]) -> Result<Raw, String> {
@@ -475,7 +494,9 @@ fn parse_jsonl(bytes: &[u8]) -> Result<Raw, String> {
 }
 
 fn parse_parquet(bytes: &[u8]) -> Result<Raw, String> {
-    let refused = |error: parquet::errors::ParquetError| format!("not a readable Parquet table: {error}");
+    let refused = |error: parquet::errors::ParquetError| {
+        format!("not a readable Parquet table: {}", first_line(&error.to_string()))
+    };
     let reader = SerializedFileReader::new(bytes::Bytes::copy_from_slice(bytes)).map_err(refused)?;
     let columns: Vec<String> =
         reader.metadata().file_metadata().schema().get_fields().iter().map(|field| field.name().to_owned()).collect();
@@ -569,6 +590,16 @@ mod tests {
         let table = Table::read(&path, &columns).unwrap();
         assert_eq!(table.rows.iter().map(|r| (r.inputs[0], r.y)).collect::<Vec<_>>(), [(10.0, 2.5), (30.0, 2.25)]);
         assert_eq!(table.excluded.len(), 1);
+    }
+
+    #[test]
+    fn messages_of_libraries_are_short_and_without_control_characters() {
+        let unclosed = "flops,loss,name\n1e15,3,a\n1e16,2.9,\"b\"\r\0";
+        for end in ["", "\u{1b}[31m", &"x".repeat(3000)] {
+            let error = read("t.csv", &format!("{unclosed}{end}")).unwrap_err().to_string();
+            assert!(error.contains("not a CSV table") && error.contains("\"b\"\u{fffd}\u{fffd}"), "{error:?}");
+            assert!(!error.contains(char::is_control) && error.chars().count() < 400, "{error:?}");
+        }
     }
 
     #[test]

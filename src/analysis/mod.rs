@@ -218,9 +218,9 @@ impl PartialEq for Law {
 pub enum FitStatus {
     /// An interior optimum.
     Converged,
-    /// The optimum lies on a bound ([`Fit::bounds`]); standard errors do not exist there.
+    /// The optimum lies on a bound ([`Fit::bounds`]); there, only resamples give standard errors.
     BoundHit,
-    /// No optimum was reached; the numbers are where the steps ended.
+    /// No optimum was reached; the numbers are where the steps ended, and only resamples give standard errors.
     Stuck,
 }
 

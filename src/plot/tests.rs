@@ -6,6 +6,7 @@ use super::geometry::Rect;
 use super::samples::{all, grid, scaling};
 use super::style::MARGIN;
 use super::*;
+use std::collections::BTreeMap;
 
 /// Texts off the page, and pairs that overlap.
 fn faults(chart: &Chart) -> Vec<String> {
@@ -71,6 +72,56 @@ fn documents_are_whole_and_repeat() {
         assert_eq!(svg, chart.svg().unwrap(), "{name}");
         assert!(svg.starts_with(&format!("<svg width=\"{}\" height=\"", chart.width.pixels())), "{name}");
     }
+}
+
+/// More colours than these are a scale's.
+const MOST_COLOURS: usize = 24;
+
+/// What an SVG says and draws, without where: its texts in their order, and by colour how many shapes of each kind; by
+/// kind alone where cells have more colours than [`MOST_COLOURS`]. Of lines it says only whether there are any, for
+/// dashes are lines too.
+fn outline(svg: &str) -> String {
+    let attribute = |tag: &str, name: &str| {
+        let rest = tag.split_once(&format!(" {name}=\""))?.1;
+        Some(rest[..rest.find('"')?].to_owned())
+    };
+    let mut shapes: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut texts = Vec::new();
+    for element in svg.split('<').skip(1) {
+        let (tag, content) = element.split_once('>').unwrap();
+        let kind = tag.split(' ').next().unwrap();
+        if kind == "text" {
+            texts.push(content.trim().to_owned());
+        } else if !kind.starts_with('/') && kind != "svg" {
+            let fill = attribute(tag, "fill").filter(|fill| fill != "none");
+            let colour = fill.or_else(|| attribute(tag, "stroke")).unwrap_or_default();
+            *shapes.entry((kind.to_owned(), colour)).or_insert(0) += 1;
+        }
+    }
+    let many = |kind: &str| shapes.keys().filter(|(other, _)| other == kind).count() > MOST_COLOURS;
+    let mut by_colour: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for ((kind, colour), count) in &shapes {
+        let colour = if many(kind) { "of many colours".to_owned() } else { colour.clone() };
+        *by_colour.entry((kind.clone(), colour)).or_insert(0) += count;
+    }
+    let mut out = format!("texts:\n  {}\nshapes:\n", texts.join("\n  "));
+    for ((kind, colour), count) in by_colour {
+        let count = if kind == "polyline" { "some".to_owned() } else { count.to_string() };
+        out += &format!("  {kind} {colour}: {count}\n");
+    }
+    out
+}
+
+/// One outline for each kind of figure, in tests/data/outlines.
+#[test]
+fn figures_say_and_draw_what_they_did() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/outlines");
+    insta::with_settings!({ snapshot_path => folder, prepend_module_to_snapshot => false, omit_expression => true }, {
+        for (name, chart) in all().into_iter().filter(|(name, _)| name.ends_with("_full")) {
+            let panels = chart.panels.len();
+            insta::assert_snapshot!(name, format!("panels: {panels}\n{}", outline(&chart.svg().unwrap())));
+        }
+    });
 }
 
 #[test]

@@ -1,32 +1,27 @@
-//! The figures of a study, from its fits and tables.
+//! The figures of a study, from its fits.
 
-use super::file::{EvaluationSection, FigureKind, PaperWidth};
+use super::file::{FigureKind, PaperWidth};
 use super::outputs::Fitted;
-use super::{FigureSection, FitSection, Study, StudyError, drawing};
-use crate::analysis::{Columns, FitOptions, FrameError, Row, Sample, Table, display, profile};
-use crate::binomial;
+use super::{FigureSection, FitSection, Study, StudyError, drawing, table_figures};
+use crate::analysis::{FitOptions, Row, Sample, display, profile};
 use crate::data::CorpusInfo;
-use crate::expression::Expression;
-use crate::plot::figures::{
-    Evaluation, EvaluationPanel, EvaluationSeries, ProfileCurve, ProfileCurves, Reducible, ReducibleSeries, forest,
-};
-use crate::plot::{
-    Axis, Chart, DataPoint, Figure, FloorLine, ForestPanel, ForestRow, Look, SeriesPoint, Span, Ticks, Width,
-};
+use crate::plot::figures::{ProfileCurve, ProfileCurves, Reducible, ReducibleSeries, forest};
+use crate::plot::{Axis, Chart, Figure, FloorLine, ForestPanel, ForestRow, Look, SeriesPoint, Span, Width};
 
 impl Study {
     /// One figure.
     pub(super) fn chart(&self, section: &FigureSection, corpus: Option<&CorpusInfo>) -> Result<Chart, StudyError> {
-        if let (FigureKind::Evaluation, Some(evaluation)) = (section.kind, &section.evaluation) {
-            return evaluation_chart(section, evaluation);
+        if let Some(chart) = table_figures::chart(section) {
+            return chart;
         }
         let fit = self.file.fits.iter().find(|fit| fit.name == section.fit).expect("checked when the file was read");
         let groups = self.fitted(fit, section.kind == FigureKind::Loss)?;
         Ok(match section.kind {
-            FigureKind::Loss | FigureKind::Evaluation => loss_chart(section, fit, groups, corpus),
             FigureKind::Reducible => reducible_chart(section, fit, groups),
             FigureKind::Profiles => profile_chart(section, fit, groups),
             FigureKind::Forest => self.forest_chart(section, fit)?,
+            // Kinds that show a table are drawn by now.
+            _ => loss_chart(section, fit, groups, corpus),
         })
     }
 
@@ -149,45 +144,4 @@ fn profile_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>)
         width: section.width.into(),
     };
     figure.chart()
-}
-
-fn evaluation_chart(section: &FigureSection, evaluation: &EvaluationSection) -> Result<Chart, StudyError> {
-    let columns = Columns {
-        inputs: vec![evaluation.x.clone()],
-        y: evaluation.y.clone(),
-        group: Some(evaluation.group.clone()),
-        condition: evaluation.condition.as_deref().map(Expression::parse).transpose().map_err(FrameError::from)?,
-        ..Columns::default()
-    };
-    let table = Table::read(&evaluation.table, &columns)?;
-    let mut ticks: Vec<f64> = table.rows.iter().map(|row| row.inputs[0]).collect();
-    ticks.sort_by(f64::total_cmp);
-    ticks.dedup();
-    let mut x = Axis::log(evaluation.x_label.as_ref().unwrap_or(&evaluation.x));
-    x.ticks = Ticks::Values(ticks);
-    let mut y = Axis::linear(section.y_label.as_ref().unwrap_or(&evaluation.y));
-    y.range = Some((0.0, 1.0));
-    let series = table.groups().into_iter().map(|name| {
-        let rows = table.rows.iter().filter(|row| row.group == name);
-        let mut points: Vec<DataPoint> = rows
-            .map(|row| {
-                let (lo, hi) = binomial::wilson(row.y, evaluation.trials);
-                DataPoint { x: row.inputs[0], y: row.y, x_bar: None, y_bar: Some(Span { lo: Some(lo), hi: Some(hi) }) }
-            })
-            .collect();
-        points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        EvaluationSeries { name: name.unwrap_or_default(), points }
-    });
-    let references = evaluation.references.iter().map(|(label, value)| (*value, label.clone())).collect();
-    let panel = EvaluationPanel { title: None, x, y, series: series.collect(), references };
-    let figure = Evaluation {
-        title: section.title.clone().unwrap_or_default(),
-        panels: vec![panel],
-        note: format!(
-            "Bars: 95 % Wilson intervals of {} trials; the noise of training is not in them.",
-            evaluation.trials
-        ),
-        width: section.width.into(),
-    };
-    Ok(figure.chart())
 }

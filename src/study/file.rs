@@ -111,11 +111,17 @@ pub struct FigureSection {
     /// What it shows.
     #[serde(default)]
     pub kind: FigureKind,
-    /// The fit whose points and curves it shows; an evaluation has none.
+    /// The fit whose points and curves it shows; kinds that show a table have none.
     #[serde(default)]
     pub fit: String,
     /// Of an evaluation: where its numbers stand.
     pub evaluation: Option<EvaluationSection>,
+    /// Of runs at equal compute: where they stand.
+    pub isoflop: Option<IsoflopSection>,
+    /// Of a grid of two settings: where its losses stand.
+    pub grid: Option<GridSection>,
+    /// Of loss curves: where they stand.
+    pub curves: Option<CurvesSection>,
     /// Whether a loss figure gets a panel of measured minus fitted loss.
     #[serde(default)]
     pub residuals: bool,
@@ -145,6 +151,25 @@ pub enum FigureKind {
     Forest,
     /// Shares of successes against a setting.
     Evaluation,
+    /// Losses against size at equal compute, with parabolas and the power law of their minima.
+    Isoflop,
+    /// Losses of a search over two settings, such as learning rate and batch size, as a heat map.
+    Grid,
+    /// Losses in the course of training.
+    Curves,
+}
+
+impl FigureKind {
+    /// The spelling of kinds that show a table without a fit, and of their section.
+    fn of_table(self) -> Option<&'static str> {
+        match self {
+            Self::Evaluation => Some("evaluation"),
+            Self::Isoflop => Some("isoflop"),
+            Self::Grid => Some("grid"),
+            Self::Curves => Some("curves"),
+            Self::Loss | Self::Reducible | Self::Profiles | Self::Forest => None,
+        }
+    }
 }
 
 /// How wide a figure is on paper.
@@ -182,6 +207,63 @@ pub struct EvaluationSection {
     pub references: BTreeMap<String, f64>,
 }
 
+/// `isoflop` of one of `figures`: a table with one row for each run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IsoflopSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of the size, such as parameters.
+    pub n: String,
+    /// What a size is, for people; default the column.
+    pub n_label: Option<String>,
+    /// Column of the training FLOPs; those that agree to three digits are one budget.
+    pub flops: String,
+    /// Column of the loss.
+    pub y: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+/// `grid` of one of `figures`: a table with one row for each run; of several with equal settings the least loss counts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GridSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of the setting that is varied along the rows, such as the learning rate.
+    pub x: String,
+    /// What x is, for people; default the column.
+    pub x_label: Option<String>,
+    /// Column of the other setting, such as the batch size.
+    pub y: String,
+    /// Column of the loss.
+    pub loss: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+/// `curves` of one of `figures`: a table with one row for each run and step.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurvesSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of steps or tokens.
+    pub x: String,
+    /// What x is, for people; default the column.
+    pub x_label: Option<String>,
+    /// Column of the loss.
+    pub y: String,
+    /// Column that tells the runs apart.
+    pub run: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
 /// `report`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -190,6 +272,30 @@ pub struct ReportSection {
     pub title: Option<String>,
     /// One line on the corpus.
     pub corpus: Option<String>,
+}
+
+impl FigureSection {
+    /// The table of a figure that shows no fit.
+    pub(super) fn table(&self) -> Option<&Path> {
+        match self.kind {
+            FigureKind::Evaluation => self.evaluation.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Isoflop => self.isoflop.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Grid => self.grid.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Curves => self.curves.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Loss | FigureKind::Reducible | FigureKind::Profiles | FigureKind::Forest => None,
+        }
+    }
+
+    /// Which rows of that table it shows.
+    fn condition(&self) -> Option<&str> {
+        match self.kind {
+            FigureKind::Evaluation => self.evaluation.as_ref()?.condition.as_deref(),
+            FigureKind::Isoflop => self.isoflop.as_ref()?.condition.as_deref(),
+            FigureKind::Grid => self.grid.as_ref()?.condition.as_deref(),
+            FigureKind::Curves => self.curves.as_ref()?.condition.as_deref(),
+            FigureKind::Loss | FigureKind::Reducible | FigureKind::Profiles | FigureKind::Forest => None,
+        }
+    }
 }
 
 impl FitSection {
@@ -258,12 +364,12 @@ impl StudyFile {
         }
         for figure in &self.figures {
             let fit = self.fits.iter().find(|fit| fit.name == figure.fit);
-            if figure.kind == FigureKind::Evaluation {
-                if figure.evaluation.is_none() {
-                    return refuse(
-                        "figures",
-                        format!("{}: an evaluation figure needs evaluation: {{...}}", figure.name),
-                    );
+            if let Some(kind) = figure.kind.of_table() {
+                if figure.table().is_none() {
+                    return refuse("figures", format!("{}: kind {kind} needs {kind}: {{...}}", figure.name));
+                }
+                if let Some(Err(error)) = figure.condition().map(Expression::parse) {
+                    return refuse("figures", format!("{}: where: {error}", figure.name));
                 }
             } else if fit.is_none() {
                 return refuse("figures", format!("{} shows '{}', which is none of fits", figure.name, figure.fit));

@@ -8,10 +8,11 @@ pub mod drawing;
 mod figures;
 mod file;
 mod outputs;
+mod table_figures;
 
 pub use file::{
-    CompareSection, DataSection, EvaluationSection, FigureKind, FigureSection, FitSection, PackSection, PaperWidth,
-    ReportSection, StudyFile,
+    CompareSection, CurvesSection, DataSection, EvaluationSection, FigureKind, FigureSection, FitSection, GridSection,
+    IsoflopSection, PackSection, PaperWidth, ReportSection, StudyFile,
 };
 pub use outputs::FitRow;
 

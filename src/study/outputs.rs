@@ -98,8 +98,8 @@ impl Study {
     /// The tables that fits and figures read.
     fn tables(&self) -> Vec<PathBuf> {
         let fits = self.file.fits.iter().map(|fit| fit.table.clone().unwrap_or_else(|| self.table()));
-        let evaluations = self.file.figures.iter().filter_map(|figure| Some(figure.evaluation.as_ref()?.table.clone()));
-        let mut out: Vec<PathBuf> = fits.chain(evaluations).collect();
+        let shown = self.file.figures.iter().filter_map(|figure| figure.table().map(PathBuf::from));
+        let mut out: Vec<PathBuf> = fits.chain(shown).collect();
         out.sort();
         out.dedup();
         out

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/published_scaling.csv");
 
-fn lossfloor(args: &[&str]) -> (i32, String, String) {
+pub(super) fn lossfloor(args: &[&str]) -> (i32, String, String) {
     let output = Command::cargo_bin("lossfloor").unwrap().args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
@@ -77,7 +77,10 @@ fn the_table_is_narrow_and_gives_errors() {
     assert_eq!(code, 0);
     assert!(out.lines().take(40).all(|line| line.chars().count() <= 80), "{out}");
     assert!(out.contains("± 0.033") && out.contains("C is not identified: [0, 1.491]"), "{out}");
-    assert!(out.contains("line 38: loss 2.0075 is 24 standard deviations from the law of the other rows"), "{out}");
+    assert!(out.contains("line 38: loss 2.0075 lies 24 standard deviations above the law of the other rows"), "{out}");
+    // Long lines break between words.
+    let words = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("it counts; check whether it diverged; hint: --where"), "{out}");
 }
 
 #[test]

@@ -4,9 +4,11 @@ mod analysis;
 mod analysis_cli;
 mod data;
 mod exchange;
+mod fuzz_tables;
 mod layering;
 mod learning_curve;
 mod scaling;
+mod studies_cli;
 mod sweep;
 mod sweep_run;
 

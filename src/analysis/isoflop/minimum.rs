@@ -93,6 +93,8 @@ pub struct Minimum {
     pub se: Option<f64>,
     /// Degrees of freedom of the standard error.
     pub freedom: f64,
+    /// Of a parabola, how much the loss rises per square of ln(N/n).
+    pub curvature: Option<f64>,
     /// What is wrong with it; it should not be used when it lies outside.
     pub flaws: Vec<Flaw>,
 }
@@ -102,6 +104,11 @@ impl Minimum {
     pub fn interval(&self) -> Option<(f64, f64)> {
         let half = t_quantile(self.freedom) * self.se?;
         Some((self.n * (-half).exp(), self.n * half.exp()))
+    }
+
+    /// The parabola at another size.
+    pub fn parabola(&self, n: f64) -> Option<f64> {
+        Some(self.loss + self.curvature? * (n / self.n).ln().powi(2))
     }
 
     /// Whether it was found among the sizes that were run.
@@ -154,7 +161,14 @@ fn parabola(u: &[f64], y: &[f64], weight: &[f64]) -> Result<Minimum, Flaw> {
     };
     let se = (freedom > 0.0).then(|| half * (squares / freedom * quadratic(&covariance)).sqrt());
     let at_u = middle + half * at;
-    Ok(Minimum { n: at_u.exp(), loss: fitted(at), se: se.filter(|se| *se > 0.0), freedom, flaws: flaws(u, at_u) })
+    Ok(Minimum {
+        n: at_u.exp(),
+        loss: fitted(at),
+        se: se.filter(|se| *se > 0.0),
+        freedom,
+        curvature: Some(c[2] / (half * half)),
+        flaws: flaws(u, at_u),
+    })
 }
 
 fn akima(u: &[f64], y: &[f64], weight: &[f64]) -> Result<Minimum, Flaw> {
@@ -179,7 +193,8 @@ fn akima(u: &[f64], y: &[f64], weight: &[f64]) -> Result<Minimum, Flaw> {
     if z[knot] - lowest > DIP * (ends(neighbours).1 - z[knot]) {
         return Err(Flaw::Overshoot);
     }
-    Ok(Minimum { n: at.exp(), loss: lowest.exp(), se: None, freedom: 0.0, flaws: flaws(&x, at) })
+    let (n, loss) = (at.exp(), lowest.exp());
+    Ok(Minimum { n, loss, se: None, freedom: 0.0, curvature: None, flaws: flaws(&x, at) })
 }
 
 /// Akima's interpolation: cubics between neighbours whose slopes at the knots weigh the slopes on either side by how

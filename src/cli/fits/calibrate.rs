@@ -1,15 +1,18 @@
 //! `lossfloor calibrate`
 
 use super::curve::{Curve, CurveArgs};
-use super::parse_scale;
 use super::sheet::{FormatArgs, Sheet};
+use super::{parse_scale, picture};
 use crate::analysis::calibrate::{Quantity, Simulation, SubsetTally, Subsets, Tally};
 use crate::analysis::design::Proposal;
 use crate::analysis::forms::Input;
 use crate::analysis::{IntervalMethod, Sample, ends};
 use crate::binomial;
 use crate::cli::{ExitStatus, exit, output, usage};
+use crate::plot::figures::{Coverage, EvaluationSeries};
+use crate::plot::{DataPoint, Palette, Span, Width};
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 /// Subsets that share no run, below which a share of them says next to nothing.
 const FEW: usize = 20;
@@ -49,6 +52,9 @@ pub struct CalibrateArgs {
     /// Seed
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     random_seed: u64,
+    /// Draw the coverage of the floor by the number of runs: .svg or .png
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -61,6 +67,9 @@ pub fn run(args: CalibrateArgs) -> anyhow::Result<ExitStatus> {
     }
     if args.interval.contains(&IntervalMethod::None) || args.simulations == 0 || args.subsets == 0 {
         return Err(usage("--interval none has nothing to judge; --simulations and --subsets are one or more"));
+    }
+    if let Some(file) = &args.plot {
+        picture::check("--plot", file)?;
     }
     match args.truth {
         Some(truth) => finished(&args, truth),
@@ -131,6 +140,8 @@ impl CalibrateArgs {
 
 fn simulated(args: &CalibrateArgs) -> anyhow::Result<ExitStatus> {
     let form = args.curve.form;
+    let floor = form.floor().map(|at| Quantity::Parameter(form.terms()[at].name));
+    let mut covered: Vec<Covered> = Vec::new();
     let mut sheet = Sheet::new(SIMULATED);
     for curve in args.curve.curves()? {
         for proposal in args.proposals(&curve)? {
@@ -153,7 +164,10 @@ fn simulated(args: &CalibrateArgs) -> anyhow::Result<ExitStatus> {
                 proposal,
             };
             let n = simulation.proposal.runs();
-            sheet.rows.extend(simulation.run().iter().map(|tally| simulated_row(&curve.group, n, tally)));
+            let tallies = simulation.run();
+            let floors = tallies.iter().filter(|tally| Some(&tally.quantity) == floor.as_ref());
+            covered.extend(floors.map(|tally| (curve.group.clone(), n, tally.clone(), tally.made())));
+            sheet.rows.extend(tallies.iter().map(|tally| simulated_row(&curve.group, n, tally)));
         }
     }
     let sheet = if args.curve.group.is_none() { sheet.without("group") } else { sheet };
@@ -161,7 +175,38 @@ fn simulated(args: &CalibrateArgs) -> anyhow::Result<ExitStatus> {
         "coverage: share of simulated intervals that hold the truth, with its binomial 95 % interval; 95 % is due",
     );
     sheet.write_short(args.format.chosen(), Map::new(), &["open_above", "without"])?;
+    args.draw(&covered)?;
     Ok(ExitStatus::Done)
+}
+
+/// How often intervals of one kind held the floor: group, number of runs, what was counted, independent trials.
+type Covered = (Option<String>, usize, Tally, usize);
+
+impl CalibrateArgs {
+    /// Writes the figure that was asked for.
+    fn draw(&self, covered: &[Covered]) -> anyhow::Result<()> {
+        let Some(file) = &self.plot else { return Ok(()) };
+        let mut series: Vec<EvaluationSeries> = Vec::new();
+        for (group, runs, tally, trials) in covered {
+            let Some(share) = tally.coverage() else { continue };
+            let name = group.iter().cloned().chain([tally.method.name()]).collect::<Vec<_>>().join(", ");
+            let bar = (*trials > 0).then(|| binomial::wilson(share, *trials as f64));
+            let y_bar = bar.map(|(lo, hi)| Span::new(lo, hi));
+            let point = DataPoint { x: *runs as f64, y: share, x_bar: None, y_bar };
+            match series.iter_mut().find(|series| series.name == name) {
+                Some(series) => series.points.push(point),
+                None => series.push(EvaluationSeries { name, points: vec![point] }),
+            }
+        }
+        let coverage = Coverage {
+            title: "Intervals that hold the true floor".to_owned(),
+            x_label: "runs in a fit".to_owned(),
+            nominal: 0.95,
+            series,
+            width: Width::Full,
+        };
+        picture::write(file, &coverage.chart(), Palette::Colour)
+    }
 }
 
 fn simulated_row(group: &Option<String>, n: usize, tally: &Tally) -> Vec<Value> {
@@ -241,6 +286,8 @@ fn finished(args: &CalibrateArgs, truth: f64) -> anyhow::Result<ExitStatus> {
     let sheet = if args.curve.group.is_none() { sheet.without("group") } else { sheet };
     let more = Map::from_iter([("truth".to_owned(), json!(truth))]);
     sheet.write_short(args.format.chosen(), more, &["without"])?;
+    let of_all = |one: &SubsetTally| (None, one.size, one.tally.clone(), one.independent);
+    args.draw(&all.iter().map(of_all).collect::<Vec<Covered>>())?;
     if all.iter().all(|one| one.tally.made() == 0) {
         return Err(exit(ExitStatus::NoFit, "no subset of the runs has a fit with an interval"));
     }

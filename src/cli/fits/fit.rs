@@ -138,8 +138,7 @@ fn point(form: &dyn Form, pairs: &[(String, f64)]) -> anyhow::Result<Vec<f64>> {
     form.inputs().iter().map(value).collect()
 }
 
-/// Rows whose loss lies far above the law of the others: of runs that diverged without saying so, for one. The limit is
-/// Student's t for one outlier among n, at one in a hundred.
+/// Rows whose loss lies far from the law of the others, such as those of runs that diverged without saying so.
 fn outliers(rows: &[Row], fit: &Fit, options: &FitOptions) -> Vec<Outlier> {
     analysis::deleted_residuals(&analysis::Sample::of_rows(rows), fit, options)
         .into_iter()
@@ -352,10 +351,16 @@ fn group_notes(group: &GroupFit) -> Vec<String> {
         }
     }
     for outlier in &group.outliers {
-        let what = if outlier.t > 0.0 { "looks like a run that diverged" } else { "lies far below" };
+        let (side, check) = match outlier.t > 0.0 {
+            true => ("above", "check whether it diverged"),
+            false => ("below", "check its loss and its scale"),
+        };
         out.push(format!(
-            "{name}: line {}: loss {:.4} is {:.0} standard deviations from the law of the other rows; it {what} and counts; hint: --where leaves it out",
-            outlier.line, outlier.y, outlier.t.abs()
+            "{name}: line {}: loss {:.4} lies {:.0} standard deviations {side} the law of the other rows; it counts; \
+             {check}; hint: --where leaves it out",
+            outlier.line,
+            outlier.y,
+            outlier.t.abs()
         ));
     }
     for (status, count) in &group.group.excluded {

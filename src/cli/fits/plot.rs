@@ -1,7 +1,7 @@
 //! `lossfloor plot`
 
 use super::input::ColumnArgs;
-use super::parse_form;
+use super::{parse_form, picture};
 use crate::analysis::{self, FitOptions, Form};
 use crate::cli::{ExitStatus, exit, output, usage};
 use crate::plot::{Figure, FloorLine, Palette, SeriesPoint, Width};
@@ -46,10 +46,7 @@ pub struct PlotArgs {
 
 /// Runs `lossfloor plot`.
 pub fn run(args: PlotArgs) -> anyhow::Result<ExitStatus> {
-    let extension = args.out.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-    if !["svg", "png"].contains(&extension.as_str()) {
-        return Err(usage(format!("--out {}: a figure is written as .svg or .png", args.out.display())));
-    }
+    picture::check("--out", &args.out)?;
     if let Some(floor) = args.floor.filter(|floor| !(*floor > 0.0 && floor.is_finite())) {
         return Err(usage(format!("--floor {floor}: a loss floor is a positive number")));
     }
@@ -93,12 +90,6 @@ pub fn run(args: PlotArgs) -> anyhow::Result<ExitStatus> {
         width: if args.column { Width::Column } else { Width::Full },
     };
     let palette = if args.grey { Palette::Grey } else { Palette::Colour };
-    let bytes = match &*extension {
-        "svg" => figure.svg_in(palette).map(String::into_bytes),
-        _ => figure.png_in(palette),
-    };
-    let bytes = bytes.map_err(usage)?;
-    crate::files::write_atomic(&args.out, &bytes)?;
-    output::note(&format!("wrote {}", args.out.display()));
+    picture::write(&args.out, &figure.chart(), palette)?;
     Ok(ExitStatus::Done)
 }

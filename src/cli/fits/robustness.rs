@@ -1,7 +1,7 @@
 //! `lossfloor robustness`
 
 use super::input::ColumnArgs;
-use super::sets::{DataSet, applicable, brief, data_sets, say_reasons};
+use super::sets::{DataSet, TableArg, applicable, brief, data_sets, print_parts, say_reasons};
 use super::sheet::{Format, FormatArgs, Sheet};
 use super::{parse_form, parse_pairs};
 use crate::analysis::forms::{Form, Input};
@@ -11,7 +11,6 @@ use crate::analysis::{FitError, FitStatus, Objective, Sample};
 use crate::cli::{ExitStatus, exit, output, usage};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 
 /// With more scales than this in a data set, the windows are shares of the points.
 const MANY_SCALES: usize = 20;
@@ -35,10 +34,12 @@ const COLUMNS: &[&str] = &[
 /// Fit every combination of form, loss, outlier cut, counting and window, and state what they agree on
 #[derive(clap::Args, Debug)]
 pub struct RobustnessArgs {
-    /// Tables of results: .csv, .jsonl or .parquet, all with these columns; each group of each is a data set.
+    /// Tables of results: .csv, .jsonl or .parquet; each group of each is a data set. What is said of one table alone
+    /// stands behind its name: gadre.csv:y=loss_c4_val,group=dataset or 'runs.csv:where=d <= u'; of x, n, d, u, y, group
+    /// and, last, where.
     /// --x, --n and --d may name several columns, as in --x flops,flops_with_embedding: ways of counting, each tried
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[arg(required = true, value_name = "FILE[:OPTION=VALUE,...]")]
+    tables: Vec<TableArg>,
     #[command(flatten)]
     columns: ColumnArgs,
     /// Forms to try; default all whose inputs are named, but broken and over-training. A form of x takes 6·N·D
@@ -233,7 +234,7 @@ impl RobustnessArgs {
     fn read(&self) -> anyhow::Result<Vec<Counting>> {
         let mut out: Vec<Counting> = Vec::new();
         for (name, columns) in countings(&self.columns) {
-            let data = data_sets(&self.files, &columns, !out.is_empty())?;
+            let data = data_sets(&self.tables, &columns, !out.is_empty())?;
             let at = match &self.at[..] {
                 [] => robustness::beyond(data.iter().map(|data| &data.points)),
                 pairs => Some(point(&pairs.concat())?),
@@ -259,13 +260,13 @@ impl RobustnessArgs {
         }
     }
 
-    fn choices(&self, points: &Points, windows: &[Amount]) -> anyhow::Result<Vec<Choice>> {
+    fn choices(&self, data: &DataSet, windows: &[Amount]) -> anyhow::Result<Vec<Choice>> {
         // Six parameters with a free break follow any choice, and the search for them takes longest.
         let usual = |form: &&'static dyn Form| !self.forms.is_empty() || form.name() != "broken";
         let mut out = Vec::new();
-        for form in applicable(&self.forms, points)?.into_iter().filter(usual) {
+        for form in applicable(&self.forms, std::slice::from_ref(data))?.into_iter().filter(usual) {
             for objective in &self.losses {
-                for drop in self.drops.iter().filter(|drop| robustness::may_drop(points, **drop)) {
+                for drop in self.drops.iter().filter(|drop| robustness::may_drop(&data.points, **drop)) {
                     let of_window =
                         |window: &Amount| Choice { form, objective: *objective, drop: *drop, window: *window };
                     out.extend(windows.iter().map(of_window));
@@ -284,7 +285,7 @@ pub fn run(args: RobustnessArgs) -> anyhow::Result<ExitStatus> {
     let mut places: Vec<(&Counting, &DataSet, Choice)> = Vec::new();
     for counting in &countings {
         for data in &counting.data {
-            let choices = args.choices(&data.points, &windows)?;
+            let choices = args.choices(data, &windows)?;
             places.extend(choices.into_iter().map(|choice| (counting, data, choice)));
         }
     }
@@ -309,9 +310,10 @@ pub fn run(args: RobustnessArgs) -> anyhow::Result<ExitStatus> {
             sheet.write(Format::Json, Map::from_iter(more))?;
         }
         Format::Table => {
-            brief(&sheet, &["data", "counting"], &["reason"]).write(Format::Table, Map::new())?;
+            let short = [("floor_low", "low"), ("floor_high", "high"), ("prediction", "loss at")];
+            print_parts(&brief(&sheet, &["counting"], &["n", "reason"]).renamed(&short), 2)?;
             output::print("")?;
-            summary.write(Format::Table, Map::new())?;
+            print_parts(&summary, 1)?;
         }
         format => sheet.write(format, Map::new())?,
     }

@@ -2,7 +2,7 @@
 
 use super::input::ColumnArgs;
 use super::parse_form;
-use super::sets::{DataSet, applicable, brief, data_sets, say_reasons};
+use super::sets::{DataSet, TableArg, applicable, brief, data_sets, print_parts, say_reasons};
 use super::sheet::{Format, FormatArgs, Sheet};
 use crate::analysis::forms::Form;
 use crate::analysis::rollout::{self, Amount, Rollout, Scale, Split};
@@ -10,7 +10,6 @@ use crate::analysis::{FitError, FitStatus, Objective, Sample};
 use crate::cli::{ExitStatus, exit, output, usage};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 
 /// The name of rows that are over all data sets.
 const OVERALL: &str = "geometric mean";
@@ -34,9 +33,11 @@ const COLUMNS: &[&str] = &[
 /// Predict the largest runs from the others, for every form and loss
 #[derive(clap::Args, Debug)]
 pub struct RolloutArgs {
-    /// Tables of results: .csv, .jsonl or .parquet, all with these columns; each group of each is a data set
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    /// Tables of results: .csv, .jsonl or .parquet; each group of each is a data set. What is said of one table alone
+    /// stands behind its name: gadre.csv:y=loss_c4_val,group=dataset or 'runs.csv:where=d <= u'; of x, n, d, u, y, group
+    /// and, last, where
+    #[arg(required = true, value_name = "FILE[:OPTION=VALUE,...]")]
+    tables: Vec<TableArg>,
     #[command(flatten)]
     columns: ColumnArgs,
     /// Runs to predict, the largest: a share such as 20%, or a count; several to compare
@@ -151,9 +152,8 @@ pub fn run(args: RolloutArgs) -> anyhow::Result<ExitStatus> {
     if args.hold_out.iter().any(|amount| matches!(amount, Amount::Count(0) | Amount::Share(0.0))) || args.steps == 0 {
         return Err(usage("--hold-out and --steps have to be more than nothing"));
     }
-    let data = data_sets(&args.files, &args.columns, false)?;
-    let Some(first) = data.first() else { return Err(usage("no rows to use")) };
-    let forms = applicable(&args.forms, &first.points)?;
+    let data = data_sets(&args.tables, &args.columns, false)?;
+    let forms = applicable(&args.forms, &data)?;
     let scale = |data: &DataSet| data.points.scale(args.by);
     let Some(scales) = data.iter().map(scale).collect::<Option<Vec<Vec<f64>>>>() else {
         return Err(usage("--by needs the column that it orders by: --x, --n or --d, for compute both --n and --d"));
@@ -201,7 +201,9 @@ pub fn run(args: RolloutArgs) -> anyhow::Result<ExitStatus> {
     match args.format.chosen() {
         Format::Table => {
             let wide = ["decades", "largest_percent", "reason"];
-            brief(&sheet, &["hold_out", "step", "sets"], &wide).write(Format::Table, Map::new())?;
+            let sheet = brief(&sheet, &["hold_out", "step", "sets"], &wide);
+            let short = sheet.renamed(&[("error_percent", "error %"), ("bias_percent", "bias %")]);
+            print_parts(&short, 1)?;
         }
         format => sheet.write(format, Map::new())?,
     }

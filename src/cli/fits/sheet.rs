@@ -86,6 +86,14 @@ impl Sheet {
         Self { columns: kept.iter().map(|at| self.columns[*at]).collect(), rows: self.rows.iter().map(pick).collect() }
     }
 
+    /// The sheet with other headings of some columns.
+    pub fn renamed(mut self, names: &[(&str, &'static str)]) -> Self {
+        for column in &mut self.columns {
+            *column = names.iter().find(|(old, _)| old == column).map_or(*column, |(_, new)| *new);
+        }
+        self
+    }
+
     /// The sheet without a column.
     pub fn without(&self, column: &str) -> Self {
         self.keep(|_, name| name != column)

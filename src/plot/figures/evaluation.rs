@@ -101,6 +101,16 @@ pub struct Coverage {
 }
 
 impl Coverage {
+    /// From the lowest end of all bars to the highest, with some room: the bars are what the figure is about.
+    fn shares(&self) -> Option<(f64, f64)> {
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let ends = points().filter_map(|point| point.y_bar).flat_map(|bar| [bar.lo, bar.hi]).flatten();
+        let all = points().map(|point| point.y).chain(ends).filter(|share| share.is_finite());
+        let (lo, hi) = all.fold((self.nominal, self.nominal), |(lo, hi), share| (lo.min(share), hi.max(share)));
+        let room = 0.06 * (hi - lo);
+        (room > 0.0).then_some((lo - room, hi + room))
+    }
+
     /// The chart.
     pub fn chart(&self) -> Chart {
         let mut values: Vec<f64> = self.series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
@@ -108,12 +118,30 @@ impl Coverage {
         values.dedup();
         let panel = EvaluationPanel {
             x: Axis::linear(&self.x_label).with_ticks(super::super::axis::Ticks::Values(values)),
-            y: Axis::linear("achieved coverage"),
+            y: Axis { range: self.shares(), ..Axis::linear("achieved coverage") },
             series: self.series.clone(),
             references: vec![(self.nominal, format!("nominal {} %", (1e4 * self.nominal).round() / 1e2))],
             ..EvaluationPanel::default()
         };
         let (title, note) = (self.title.clone(), "Bars: binomial intervals of the simulation.".to_owned());
         Evaluation { title, panels: vec![panel], note, width: self.width }.chart()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::chart::Panel;
+    use super::super::super::xy::Span;
+    use super::*;
+
+    #[test]
+    fn whole_bars_of_coverages_are_shown() {
+        let bars = [(5.0, 0.951, 0.936, 0.963), (6.0, 0.951, 0.936, 0.963), (12.0, 0.949, 0.934, 0.961)];
+        let points = bars.map(|(n, share, lo, hi)| DataPoint::with_bar(n, share, Span::new(lo, hi))).to_vec();
+        let series = vec![EvaluationSeries { name: "profile".to_owned(), points }];
+        let chart = Coverage { nominal: 0.95, series, ..Coverage::default() }.chart();
+        let Panel::Xy(panel) = &chart.panels[0] else { panic!("{chart:?}") };
+        let (lo, hi) = panel.y_range(panel.x_range());
+        assert!(lo < 0.934 && lo > 0.93 && hi > 0.963 && hi < 0.97, "{lo} {hi}");
     }
 }

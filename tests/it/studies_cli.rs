@@ -1,0 +1,189 @@
+//! `rollout`, `robustness`, `design`, `isoflop` and `calibrate` as commands: key numbers, widths, exit statuses, refusals.
+
+use super::analysis_cli::lossfloor;
+use serde_json::Value;
+
+const FITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fits");
+const PAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/published/scaling.csv");
+/// The published law of SambaY and the noise about it.
+const LAW: [&str; 4] = ["--params", "A=39.8,b=0.0694,C=0.585", "--sigma", "0.001"];
+
+fn document(args: &[&str]) -> Value {
+    let (code, out, err) = lossfloor(&[args, &["--json"]].concat());
+    assert_eq!(code, 0, "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+/// The row in which these columns say this.
+fn row<'a>(document: &'a Value, rows: &str, wanted: &[(&str, &str)]) -> &'a Value {
+    let fits = |row: &&Value| wanted.iter().all(|(key, value)| row[*key] == *value);
+    document[rows].as_array().unwrap().iter().find(fits).unwrap_or_else(|| panic!("no row {wanted:?}"))
+}
+
+fn near(value: &Value, want: f64, tolerance: f64) {
+    assert!((value.as_f64().unwrap() - want).abs() <= tolerance, "{value} {want}");
+}
+
+fn refused(args: &[&str], expected: &str) {
+    let (code, out, err) = lossfloor(args);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains(expected), "{err}");
+}
+
+fn narrow(out: &str) {
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+}
+
+#[test]
+fn rollout_takes_tables_that_name_their_columns_differently() {
+    let gadre = format!("{FITS}/gadre.csv:y=loss_c4_val,group=dataset");
+    let unrepeated = format!("{FITS}/datablations.csv:where=d <= u");
+    let columns = ["--n", "n", "--d", "d", "--y", "loss"];
+    let options = ["--losses", "huber:1e-3", "--forms", "tied,power+floor"];
+    let args = [&["rollout", &gadre, &unrepeated], &columns[..], &options].concat();
+    let all = document(&args);
+    for (data, form, held, error) in [
+        ("datablations", "tied", 6, 2.7985),
+        ("datablations", "power+floor", 6, 2.3258),
+        ("gadre/rw_original", "tied", 7, 1.0131),
+        ("gadre/rw_original", "power+floor", 7, 1.9716),
+    ] {
+        let row = row(&all, "rows", &[("data", data), ("form", form)]);
+        assert_eq!(row["held"], held);
+        near(&row["error_percent"], error, 1e-2);
+    }
+    let overall = row(&all, "rows", &[("data", "geometric mean"), ("form", "tied")]);
+    assert_eq!(overall["sets"], 4);
+    let (code, out, _) = lossfloor(&args);
+    assert!(code == 0 && out.contains("gadre/rw_original\n form"), "{out}");
+    narrow(&out);
+    let wrong = format!("{FITS}/gadre.csv:loss=loss_c4_val");
+    refused(&[&["rollout", &wrong], &columns[..]].concat(), "is not OPTION=VALUE");
+    refused(&["rollout", &gadre, "--n", "n", "--y", "loss"], "--x, or --n and --d, have to name the columns");
+    let unique = ["--forms", "data-constrained"];
+    refused(&[&["rollout", &unrepeated], &columns[..], &unique].concat(), "needs --u as well, for datablations");
+}
+
+#[test]
+fn robustness_states_the_spread_over_choices() {
+    let groups = "fig_2a == 1 and label in [\"SambaY muP++\", \"Samba+YOCO muP++\"]";
+    let fixed = ["robustness", PAPER, "--where", groups, "--x", "flops", "--y", "loss", "--group", "label"];
+    let few = ["--forms", "power+floor", "--losses", "lsq", "--drops", "0", "--windows", "0,1", "--no-intervals"];
+    let args = [&fixed[..], &few].concat();
+    let all = document(&args);
+    let of = |data: &str| row(&all, "summary", &[("data", data), ("quantity", "floor")]);
+    near(&of("SambaY muP++")["least"], 0.58471, 1e-4);
+    near(&of("SambaY muP++")["most"], 0.64846, 1e-4);
+    // The order of the two floors is that of the choice.
+    assert_eq!(of("Samba+YOCO muP++ - SambaY muP++")["same_sign"].as_f64(), Some(0.5));
+    let (code, out, _) = lossfloor(&args);
+    assert!(code == 0 && out.contains("SambaY muP++, power+floor\n loss"), "{out}");
+    narrow(&out);
+    refused(&[&args[..], &["--compare", "a,b"]].concat(), "--compare 'a,b' is not two of the groups");
+    refused(&[&args[..], &["--at", "z=3"]].concat(), "--at z=3: positive values of x, n, d or u");
+}
+
+#[test]
+fn a_design_says_how_well_it_determines_the_floor() {
+    let place = ["--points", "5", "--decades", "2.86", "--from", "9e18"];
+    let all = document(&[&["design"], &LAW[..], &place].concat());
+    let floor = row(&all, "rows", &[("parameter", "C")]);
+    near(&floor["kappa"], 41.285, 1e-2);
+    near(&floor["se"], 0.041285, 1e-5);
+    near(&row(&all, "rows", &[("parameter", "b")])["se"], 0.0018543, 1e-6);
+    refused(&[&["design"], &LAW[..2], &place].concat(), "--sigma");
+    refused(&["design", "--params", "A=1,b=2", "--sigma", "1"], "power+floor has A, b, C");
+}
+
+#[test]
+fn isoflop_finds_the_exponents_of_porian() {
+    let table = format!("{FITS}/porian_isoflop.csv");
+    let fixed = ["isoflop", &table, "--n", "n", "--flops", "flops", "--y", "loss", "--draws", "20", "--where"];
+    let all = document(&[&fixed[..], &["config == rw-tuned"]].concat());
+    let law = |method: &str| row(&all, "laws", &[("method", method), ("size", "N")]);
+    near(&law("akima")["exponent"], 0.49678, 1e-4);
+    near(&law("parabola")["exponent"], 0.51369, 1e-4);
+    assert_eq!(all["rows"].as_array().unwrap().len(), 24);
+    refused(&["isoflop", &table, "--n", "n", "--y", "loss"], "--d or --flops has to name the column");
+    // One size has no minimum.
+    let (code, _, err) = lossfloor(&[&fixed[..], &["config == rw-tuned and n < 6e6"]].concat());
+    assert!(code == 5 && err.contains("no budget has a minimum among its sizes"), "{code} {err}");
+}
+
+#[test]
+fn calibrate_counts_intervals_that_hold_the_truth() {
+    let place = ["--from", "9.1e18", "--decades", "2.86", "--points", "6", "--simulations", "20"];
+    let folder = tempfile::tempdir().unwrap();
+    let figure = folder.path().join("coverage.svg");
+    let plot = ["--plot", figure.to_str().unwrap()];
+    let all = document(&[&["calibrate"], &LAW[..], &place, &plot].concat());
+    let floor = row(&all, "rows", &[("quantity", "C")]);
+    assert_eq!((floor["draws"].as_u64(), floor["n"].as_u64()), (Some(20), Some(6)));
+    // 95 % is due; 15 of 20 or fewer have a chance of 3e-4.
+    assert!(floor["coverage"].as_f64() > Some(0.75), "{floor}");
+    let svg = std::fs::read_to_string(&figure).unwrap();
+    assert!(svg.contains("nominal 95 %") && svg.contains("achieved coverage"));
+    let runs = concat!(env!("CARGO_MANIFEST_DIR"), "/results/quick/runs.csv");
+    let finished = ["calibrate", runs, "--x", "flops", "--y", "val_loss", "--group", "architecture", "--truth", "2.17"];
+    let all = document(&finished);
+    let together = row(&all, "rows", &[("group", "all")]);
+    assert_eq!((together["coverage"].as_f64(), together["open_below"].as_f64()), (Some(1.0), Some(1.0)));
+    assert_eq!(together["independent"], 6);
+    refused(&[&["calibrate"], &LAW[..], &place, &["--plot", "f.pdf"]].concat(), "--plot f.pdf: a figure is written as");
+    refused(
+        &[&["calibrate"], &LAW[..], &["--points", "3", "--from", "1", "--decades", "2"]].concat(),
+        "needs 4 or more",
+    );
+    refused(&[&["calibrate"], &LAW[..], &place, &["--form", "power"]].concat(), "it has no floor");
+}
+
+/// Kinds of figures that show a table: what each says.
+#[test]
+fn studies_draw_tables_without_a_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let mut sizes = "n,flops,loss\n".to_owned();
+    for flops in [1e18f64, 1e19, 1e20] {
+        for k in -2..=2 {
+            let n = 0.3 * flops.sqrt() * 2f64.powi(k);
+            sizes += &format!("{n},{flops},{}\n", 2.0 + 1e4 * flops.powf(-0.25) + 0.02 * f64::from(k * k));
+        }
+    }
+    write("sizes.csv", &sizes);
+    write("rates.csv", "lr,batch,loss\n1e-3,1024,2.5\n2e-3,1024,2.4\n1e-3,2048,2.6\n1e-3,2048,2.55\n");
+    write("curves.csv", "run,step,loss\na,1,5\na,10,3\na,100,2\nb,1,6\nb,10,4\nb,100,2.5\n");
+    let figures = |grid: &str| {
+        format!(
+            "study: s\nfigures:\n  \
+             - {{name: sizes, kind: isoflop, isoflop: {{table: sizes.csv, n: n, flops: flops, y: loss}}}}\n  \
+             - {{name: rates, kind: grid, grid: {{{grid}}}}}\n  \
+             - {{name: curves, kind: curves, curves: {{table: curves.csv, x: step, y: loss, run: run}}}}\n"
+        )
+    };
+    let reproduce = || {
+        let output = super::program(folder.path(), &["reproduce", "study.yaml"]).output().unwrap();
+        (output.status.code(), super::text(&output.stderr))
+    };
+    write("study.yaml", &figures("table: rates.csv, x: lr, y: batch, loss: loss"));
+    let (code, err) = reproduce();
+    assert_eq!(code, Some(0), "{err}");
+    let texts = |name: &str| std::fs::read_to_string(folder.path().join(format!("results/s/{name}.svg"))).unwrap();
+    let (sizes, rates, curves) = (texts("sizes"), texts("rates"), texts("curves"));
+    // The minima lie at 0.3·C^0.5 exactly.
+    assert!(sizes.contains("Stars: minima of the parabolas.") && sizes.contains("N ∝ C^0.500"), "{sizes}");
+    // Of two runs with equal settings the better one; one corner has no run.
+    assert!(rates.contains("2.550") && !rates.contains("2.600") && rates.contains("Hatched: no value."), "{rates}");
+    assert!(curves.contains("\nstep\n") && curves.contains("\na\n") && curves.contains("\nb\n"), "{curves}");
+    for (grid, expected) in [
+        ("table: rates.csv, x: lr, y: batch, loss: loss, where: lr >", "rates: where: column"),
+        ("table: rates.csv, x: lr, y: batch, loss: los", "no column 'los'; hint: did you mean 'loss'?"),
+        ("table: rates.csv, x: lr, y: batch", "loss"),
+    ] {
+        write("study.yaml", &figures(grid));
+        let (code, err) = reproduce();
+        assert!(code == Some(2) && err.contains(expected), "{code:?} {err}");
+    }
+    write("study.yaml", "study: s\nfigures: [{name: f, kind: curves}]\n");
+    let (code, err) = reproduce();
+    assert!(code == Some(2) && err.contains("f: kind curves needs curves: {...}"), "{err}");
+}
