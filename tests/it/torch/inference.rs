@@ -21,7 +21,8 @@ fn text_run() -> (tempfile::TempDir, PathBuf) {
         |from: usize| (from..from + 400).map(|i| format!("{i} bottles of beer on the wall\n")).collect::<String>();
     std::fs::write(at.join("a.txt"), lines(0)).expect("written");
     std::fs::write(at.join("b.txt"), lines(400)).expect("written");
-    let packed = ["data", "pack", "a.txt", "b.txt", "--out", "corpus", "--tokenizer", "bytes", "--validation-fraction", "0.2"];
+    let packed =
+        ["data", "pack", "a.txt", "b.txt", "--out", "corpus", "--tokenizer", "bytes", "--validation-fraction", "0.2"];
     let output = program(at, &packed).output().expect("it ran");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let config = "model: {arch: sambay, depth: 4, d_model: 32, n_heads: 2, n_kv_heads: 1, head_dim: 16, window: 16, context: 64}\n\
