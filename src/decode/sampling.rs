@@ -101,12 +101,12 @@ mod tests {
     fn shares(options: Sampling, draws: usize) -> Vec<f64> {
         let logits = Tensor::from_slice(&[0.4f64, 0.1, 0.3, 0.2]).log().view([1, 4]);
         let sampler = Sampler::new(options, 1, draws, Device::Cpu);
-        let mut counts = vec![0.0; 4];
+        let mut counts = [0u32; 4];
         for step in 0..draws {
             let token = sampler.choose(&logits, &Tensor::from_slice(&[step as i64])).int64_value(&[0]);
-            counts[token as usize] += 1.0 / draws as f64;
+            counts[token as usize] += 1;
         }
-        counts
+        counts.iter().map(|&count| f64::from(count) / draws as f64).collect()
     }
 
     fn near(got: &[f64], want: [f64; 4]) {

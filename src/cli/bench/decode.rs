@@ -85,35 +85,26 @@ struct Row {
     expected_gib: f64,
 }
 
+/// One batch of one model.
 struct Job {
+    /// ARCH:DEPTH.
     model: String,
     batch: usize,
-    prompt: usize,
-    new: usize,
 }
 
 impl Job {
     /// The jobs of one word of the command line.
     fn parse(text: &str, args: &DecodeArgs) -> anyhow::Result<Vec<Self>> {
         let refuse = || usage(format!("'{text}' is no model; write ARCH:DEPTH[:BATCH], such as sambay:16:4"));
-        let parts: Vec<&str> = text.split(':').collect();
-        let [_, depth, batch @ ..] = parts.as_slice() else { return Err(refuse()) };
         let number = |text: &str| text.parse::<usize>().ok().filter(|n| *n > 0).ok_or_else(refuse);
-        number(depth)?;
-        let batches = match batch {
-            [] if args.prefill.is_empty() => args.batches.clone(),
-            [] => vec![1],
-            [batch] => vec![number(batch)?],
+        let parts: Vec<&str> = text.split(':').collect();
+        let (model, batches) = match parts.as_slice() {
+            [name, depth, batch] => (format!("{name}:{}", number(depth)?), vec![number(batch)?]),
+            [name, depth] if args.prefill.is_empty() => (format!("{name}:{}", number(depth)?), args.batches.clone()),
+            [name, depth] => (format!("{name}:{}", number(depth)?), vec![1]),
             _ => return Err(refuse()),
         };
-        let model = parts[..2].join(":");
-        let lengths = if args.prefill.is_empty() { vec![(args.prompt, args.new)] } else { vec![(0, 1)] };
-        let of = |batch: usize, (prompt, new)| Self { model: model.clone(), batch, prompt, new };
-        Ok(batches
-            .into_iter()
-            .flat_map(|batch| lengths.iter().map(move |l| (batch, *l)))
-            .map(|(b, l)| of(b, l))
-            .collect())
+        Ok(batches.into_iter().map(|batch| Self { model: model.clone(), batch }).collect())
     }
 
     fn shape(&self, width: Option<usize>) -> anyhow::Result<ModelConfig> {
@@ -134,9 +125,13 @@ impl Job {
     fn run(&self, args: &DecodeArgs, device: Device) -> anyhow::Result<Vec<Row>> {
         let model = self.shape(args.width)?;
         let precision = args.precision.into();
-        let lengths = if args.prefill.is_empty() { vec![self.prompt] } else { args.prefill.clone() };
-        let longest = *lengths.iter().max().expect("a length");
-        let mut generator = self.generator(&model, args, longest + self.new, device);
+        // Only reading is timed of several prompts, and the whole of one.
+        let (lengths, new) = match args.prefill.as_slice() {
+            [] => (vec![args.prompt], args.new),
+            lengths => (lengths.to_vec(), 1),
+        };
+        let capacity = lengths.iter().max().expect("a length") + new;
+        let mut generator = self.generator(&model, args, capacity, device);
         let mut rows = Vec::new();
         for prompt in lengths {
             let prompts = random_prompts(self.batch, prompt, model.shape.vocab_size);
@@ -150,15 +145,15 @@ impl Job {
                 wait(device);
                 first_token_s = first_token_s.min(start.elapsed().as_secs_f64());
             }
-            let timed = self.steps(&mut generator, device)?;
-            let mean_context = prompt as f64 + (self.new as f64) / 2.0;
+            let timed = steps(&mut generator, new, device)?;
+            let mean_context = prompt as f64 + new as f64 / 2.0;
             let traffic = DecodeTraffic::of(&model, element_bytes(precision));
             let gib = |bytes: f64| bytes / (1u64 << 30) as f64;
             rows.push(Row {
                 model: self.model.clone(),
                 batch: self.batch,
                 prompt,
-                new: self.new,
+                new,
                 first_token_s,
                 tokens_per_s: timed.map(|step_s| self.batch as f64 / step_s),
                 step_ms: timed.map(|step_s| step_s * 1e3),
@@ -167,7 +162,7 @@ impl Job {
                     Device::Cuda(index) => Some(gib(crate::bridge::peak_memory(index)? as f64)),
                     _ => None,
                 },
-                expected_gib: gib(expected_bytes(&model, precision, self.batch, longest + self.new)),
+                expected_gib: gib(expected_bytes(&model, precision, self.batch, capacity)),
             });
         }
         Ok(rows)
@@ -192,25 +187,25 @@ impl Job {
             generator
         }
     }
+}
 
-    /// Mean seconds of a step, over all of them but the first few, in which work is recorded.
-    fn steps(&self, generator: &mut Generator, device: Device) -> anyhow::Result<Option<f64>> {
-        const FIRST: usize = 4;
-        if self.new <= FIRST + 1 {
-            return Ok(None);
-        }
-        for _ in 0..FIRST {
-            generator.step()?;
-        }
-        wait(device);
-        let start = Instant::now();
-        let steps = self.new - 1 - FIRST;
-        for _ in 0..steps {
-            generator.step()?;
-        }
-        wait(device);
-        Ok(Some(start.elapsed().as_secs_f64() / steps as f64))
+/// Mean seconds of a step, over all of them but the first few, in which work is recorded.
+fn steps(generator: &mut Generator, new: usize, device: Device) -> anyhow::Result<Option<f64>> {
+    const FIRST: usize = 4;
+    if new <= FIRST + 1 {
+        return Ok(None);
     }
+    for _ in 0..FIRST {
+        generator.step()?;
+    }
+    wait(device);
+    let start = Instant::now();
+    let steps = new - 1 - FIRST;
+    for _ in 0..steps {
+        generator.step()?;
+    }
+    wait(device);
+    Ok(Some(start.elapsed().as_secs_f64() / steps as f64))
 }
 
 fn element_bytes(precision: Precision) -> u64 {
