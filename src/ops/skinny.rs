@@ -24,7 +24,7 @@ pub(super) fn takes(x: &Tensor) -> bool {
         && x.kind() == Kind::BFloat16
         && rows <= ROWS
         && inputs % PACK == 0
-        && x.data_ptr() as usize % 16 == 0
+        && (x.data_ptr() as usize).is_multiple_of(16)
         && super::cuda::is_even(x)
         && row_stride(x) % PACK == 0
 }

@@ -66,7 +66,7 @@ fn evaluation_repeats_the_validation_loss_and_so_does_an_export() {
     assert_eq!((own[0]["from"].as_u64(), own[0]["below"].as_u64()), (Some(0), Some(64)));
     let value = |row: &Value| row["value"].as_f64().expect("a value");
     assert!((value(&own[0]) - of_run).abs() < 1e-6, "{} for {of_run}", own[0]);
-    assert_eq!(own[0]["floor"].as_f64(), record["floor_nats"].as_f64());
+    assert_eq!(own[0]["floor"].as_f64(), record["floor"].as_f64());
     assert!(run.join("eval-loss-step-10.json").exists(), "kept beside the record");
 
     let exported = program(place.path(), &["export", name, "--out", "exported"]).output().expect("it ran");
