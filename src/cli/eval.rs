@@ -1,6 +1,6 @@
 //! `lossfloor eval`: what a checkpoint does with its context.
 
-use super::inference::{Loaded, ModelArgs, check_ids, data_error, guarded};
+use super::inference::{Loaded, ModelArgs, check_ids, data_error, guarded, token_count};
 use super::{ExitStatus, output, usage};
 use crate::data::{FloorTable, PackedDataset, TargetReader, Tokenizer};
 use crate::decode::{Generator, Sampling, scores};
@@ -9,7 +9,6 @@ use crate::tasks::needle::{Haystack, Needles};
 use crate::tasks::phonebook::Phonebook;
 use crate::tasks::recall::{RecallTally, recalls};
 use crate::tasks::{Question, summaries};
-use crate::units;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -30,7 +29,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     rows: u64,
     /// loss, recall: tokens of a row [default: four times what the model was trained on for loss, the corpus' rows for recall]
-    #[arg(long, value_name = "TOKENS", value_parser = whole)]
+    #[arg(long, value_name = "TOKENS", value_parser = token_count::<2>)]
     length: Option<usize>,
     /// phonebook: numbers of entries; 1850 fill 32K tokens of Llama's vocabulary
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "480")]
@@ -39,7 +38,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1000))]
     measurements: u64,
     /// niah: lengths in tokens of prompt and answer together
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = whole, default_value = "4096")]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = token_count::<2>, default_value = "4096")]
     lengths: Vec<usize>,
     /// niah: questions of each length and depth
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -85,13 +84,6 @@ impl Task {
             Self::Niah => "niah",
             Self::Recall => "recall",
         }
-    }
-}
-
-fn whole(text: &str) -> Result<usize, String> {
-    match units::parse_quantity(text) {
-        Some(value) if (2.0..1e9).contains(&value) && value.fract() == 0.0 => Ok(value as usize),
-        _ => Err("expected a whole number of tokens, such as 4096 or 32K".to_owned()),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::inference::{Loaded, ModelArgs, check_ids, data_error, guarded};
 use super::{ExitStatus, output, usage};
-use crate::data::{TextStream, Tokenizer};
-use crate::decode::{Generator, Sampling};
+use crate::data::Tokenizer;
+use crate::decode::{Generator, GrowingText, Sampling};
 use serde::Deserialize;
 use std::io::Write;
 use std::path::PathBuf;
@@ -100,8 +100,7 @@ struct Continuation {
 
 /// A continuation as it grows.
 struct Growing<'a> {
-    stream: TextStream<'a>,
-    text: String,
+    text: GrowingText<'a>,
     /// Bytes that have been handed out.
     shown: usize,
     tokens: usize,
@@ -110,23 +109,17 @@ struct Growing<'a> {
 
 impl<'a> Growing<'a> {
     fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { stream: tokenizer.stream(), text: String::new(), shown: 0, tokens: 0, ended: None }
+        Self { text: GrowingText::new(tokenizer), shown: 0, tokens: 0, ended: None }
     }
 
-    fn take(&mut self, token: u32, tokenizer: &Tokenizer, stops: &[String], most: usize) -> anyhow::Result<()> {
+    fn take(&mut self, token: i64, stops: &[String], most: usize) -> anyhow::Result<()> {
         if self.ended.is_some() {
             return Ok(());
         }
         self.tokens += 1;
-        if token == tokenizer.eos() {
+        if self.text.push(token).map_err(data_error)? {
             self.ended = Some("end");
-            return Ok(());
-        }
-        // Rows of a vocabulary that is padded have no text.
-        if u64::from(token) < tokenizer.vocab_size() {
-            self.text += &self.stream.push(token).map_err(data_error)?;
-        }
-        if let Some(at) = stops.iter().filter_map(|stop| self.text.find(stop.as_str())).min() {
+        } else if let Some(at) = stops.iter().filter_map(|stop| self.text.text().find(stop.as_str())).min() {
             self.text.truncate(at);
             self.ended = Some("stop");
         } else if self.tokens == most {
@@ -141,12 +134,13 @@ impl<'a> Growing<'a> {
             Some(_) => 0,
             None => stops.iter().map(|stop| stop.len().saturating_sub(1)).max().unwrap_or(0),
         };
-        let mut end = self.text.len().saturating_sub(held).max(self.shown);
-        while !self.text.is_char_boundary(end) {
+        let text = self.text.text();
+        let mut end = text.len().saturating_sub(held).max(self.shown);
+        while !text.is_char_boundary(end) {
             end -= 1;
         }
         let from = std::mem::replace(&mut self.shown, end);
-        &self.text[from.min(end)..end]
+        &text[from.min(end)..end]
     }
 }
 
@@ -192,7 +186,7 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<ExitStatus> {
                 prompt: prompt.clone(),
                 tokens: growing.tokens,
                 ended: growing.ended.unwrap_or("length"),
-                text: growing.text,
+                text: growing.text.into_text(),
             }));
         }
         Ok(())
@@ -224,14 +218,15 @@ fn continue_batch<'a>(
     let mut grown: Vec<Growing> = ids.iter().map(|_| Growing::new(tokenizer)).collect();
     let start = Instant::now();
     generator.read(&prompts);
+    let mut first_s = 0.0;
     for step in 0..most {
         let tokens = generator.tokens_since(step);
         if step == 0 {
-            times.first_s += start.elapsed().as_secs_f64();
+            first_s = start.elapsed().as_secs_f64();
         }
         for (growing, tokens) in grown.iter_mut().zip(&tokens) {
             times.rest_tokens += usize::from(step > 0 && growing.ended.is_none());
-            growing.take(tokens[0] as u32, tokenizer, stops, most)?;
+            growing.take(tokens[0], stops, most)?;
         }
         if streamed {
             show(grown[0].fresh(stops));
@@ -241,7 +236,8 @@ fn continue_batch<'a>(
         }
         generator.step()?;
     }
-    times.rest_s += start.elapsed().as_secs_f64() - times.first_s.min(start.elapsed().as_secs_f64());
+    times.first_s += first_s;
+    times.rest_s += start.elapsed().as_secs_f64() - first_s;
     if streamed {
         show("\n");
     }

@@ -1,13 +1,15 @@
 //! A model for use without training, as CHECKPOINT and a few options name it.
 
 use super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
-use super::{ExitStatus, exit, output, usage};
+use super::train::configuration;
+use super::{ExitStatus, exit, output, runtime, usage};
 use crate::arch::ModelConfig;
-use crate::config::{ExperimentConfig, FactsCache, RunConfig, load};
+use crate::config::{FactsCache, RunConfig};
 use crate::data::{DataError, Tokenizer};
 use crate::exchange::{self, ExchangeError, ModelFolder};
 use crate::nn::{DecoderLm, ForwardOptions, ParamStore, Precision, RopeTable};
-use crate::runs::{RunFolder, tells_of_memory};
+use crate::runs::RunFolder;
+use crate::units;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
@@ -102,10 +104,7 @@ fn run_of(path: &Path) -> anyhow::Result<Option<(RunFolder, RunConfig)>> {
     let absolute = std::path::absolute(path)?;
     let place = if absolute.is_dir() { Some(absolute.as_path()) } else { absolute.parent().and_then(Path::parent) };
     let Some(folder) = place.map(RunFolder::at).filter(|folder| folder.config().exists()) else { return Ok(None) };
-    let written: ExperimentConfig = load::read(&folder.config()).map_err(usage)?;
-    let facts = FactsCache::default();
-    let run = RunConfig::resolve(&written, &|data| facts.get(data))
-        .map_err(|error| usage(format!("{}: {error}", folder.config().display())))?;
+    let run = configuration(&folder.config(), &[], &FactsCache::default())?;
     Ok(Some((folder, run)))
 }
 
@@ -129,16 +128,9 @@ pub fn guarded<T>(body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T>
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
     let _ = std::panic::take_hook();
     outcome.unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        let said = said.lines().next().unwrap_or_default();
-        Err(match tells_of_memory(said) {
-            true => exit(
-                ExitStatus::OutOfMemory,
-                format!("{said}; hint: shorter prompts, fewer new tokens or fewer sequences at once"),
-            ),
-            false => exit(ExitStatus::Internal, said),
-        })
+        let (status, said) = runtime::told_by(panic.as_ref());
+        let hint = "; hint: shorter prompts, fewer new tokens or fewer sequences at once";
+        Err(exit(status, format!("{said}{}", if status == ExitStatus::OutOfMemory { hint } else { "" })))
     })
 }
 
@@ -148,5 +140,13 @@ pub fn check_ids(ids: &[u32], model: &ModelConfig, what: &str) -> anyhow::Result
     match ids.iter().find(|id| **id as usize >= rows) {
         Some(id) => Err(usage(format!("{what}: token {id} is unknown to the model, whose vocabulary has {rows}"))),
         None => Ok(()),
+    }
+}
+
+/// A number of tokens, such as 2000 or 32K, at least `LEAST`.
+pub fn token_count<const LEAST: usize>(text: &str) -> Result<usize, String> {
+    match units::parse_quantity(text) {
+        Some(value) if value >= LEAST as f64 && value < 1e9 && value.fract() == 0.0 => Ok(value as usize),
+        _ => Err(format!("expected a whole number of tokens from {LEAST}, such as 2000 or 32K")),
     }
 }

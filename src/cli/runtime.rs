@@ -1,7 +1,9 @@
 //! What is set once for a process: threads, and what LibTorch's libraries read from the environment before `main` begins.
 
-use super::usage;
+use super::{ExitStatus, usage};
 use crate::bridge::nvrtc::keep_kernels_in;
+use crate::runs::tells_of_memory;
+use std::any::Any;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
@@ -46,4 +48,12 @@ pub fn keep_kernels() {
     if let Some(cache) = cache {
         keep_kernels_in(cache.join("lossfloor/kernels"));
     }
+}
+
+/// What a panic of LibTorch's operations says in its first line, and the status of a process that ends with it.
+pub fn told_by(panic: &(dyn Any + Send)) -> (ExitStatus, &str) {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    let said = said.lines().next().unwrap_or_default();
+    (if tells_of_memory(said) { ExitStatus::OutOfMemory } else { ExitStatus::Internal }, said)
 }

@@ -60,7 +60,7 @@ fn train_error(error: TrainError) -> anyhow::Error {
 }
 
 /// Reads a configuration with overrides.
-fn configuration(path: &Path, set: &[String], facts: &FactsCache) -> anyhow::Result<RunConfig> {
+pub(super) fn configuration(path: &Path, set: &[String], facts: &FactsCache) -> anyhow::Result<RunConfig> {
     let written: ExperimentConfig = load::read(path).map_err(usage)?;
     let written = if set.is_empty() {
         written
@@ -253,10 +253,7 @@ fn guarded(ranks: usize, train: impl FnOnce() -> Result<Outcome, TrainError>) ->
         Ok(Err(error)) if tells_of_memory(&error.to_string()) => Err(exit(ExitStatus::OutOfMemory, error)),
         Ok(outcome) => outcome.map_err(train_error),
         Err(panic) => {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-            let said = said.lines().next().unwrap_or_default();
-            let status = if tells_of_memory(said) { ExitStatus::OutOfMemory } else { ExitStatus::Internal };
+            let (status, said) = runtime::told_by(panic.as_ref());
             Err(exit(status, said))
         }
     }

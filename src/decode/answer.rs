@@ -1,8 +1,8 @@
 //! Questions put to a model: batches of prompts, greedy tokens, text that ends where its score is certain.
 
-use super::Generator;
+use super::{Generator, GrowingText};
 use crate::bridge::BridgeError;
-use crate::data::{DataError, TextStream, Tokenizer};
+use crate::data::{DataError, Tokenizer};
 use crate::tasks::Question;
 
 /// Why questions have no answers.
@@ -14,34 +14,20 @@ pub enum AnswerError {
     Data(#[from] DataError),
 }
 
-/// Text of one sequence as it grows.
+/// The answer to one question as it grows.
 struct Answer<'a> {
-    stream: TextStream<'a>,
-    text: String,
+    text: GrowingText<'a>,
     ended: bool,
 }
 
-impl<'a> Answer<'a> {
-    fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { stream: tokenizer.stream(), text: String::new(), ended: false }
-    }
-
-    fn take(&mut self, token: i64, question: &Question, tokenizer: &Tokenizer) -> Result<(), DataError> {
-        let token = token as u32;
-        if self.ended || token == tokenizer.eos() {
-            self.ended = true;
-            return Ok(());
-        }
-        // Rows of a vocabulary that is padded have no text.
-        if u64::from(token) < tokenizer.vocab_size() {
-            self.text += &self.stream.push(token)?;
-        }
-        self.ended = question.is_answered(&self.text);
+impl Answer<'_> {
+    fn take(&mut self, token: i64, question: &Question) -> Result<(), DataError> {
+        self.ended = self.ended || self.text.push(token)? || question.is_answered(self.text.text());
         Ok(())
     }
 
     fn finish(self) -> Result<String, DataError> {
-        Ok(if self.ended { self.text } else { self.text + &self.stream.finish()? })
+        if self.ended { Ok(self.text.into_text()) } else { self.text.finish() }
     }
 }
 
@@ -60,13 +46,14 @@ pub fn scores(
         let mut prompts: Vec<Vec<i64>> = batch.iter().map(ids).collect();
         prompts.resize_with(generator.sequences(), || ids(&batch[0]));
         generator.read(&prompts);
-        let mut answers: Vec<Answer> = batch.iter().map(|_| Answer::new(tokenizer)).collect();
+        let mut answers: Vec<Answer> =
+            batch.iter().map(|_| Answer { text: GrowingText::new(tokenizer), ended: false }).collect();
         let most = batch.iter().map(|question| question.most_new_tokens).max().unwrap_or(0);
         for step in 0..most {
             let tokens = generator.tokens_since(step);
             for ((answer, question), tokens) in answers.iter_mut().zip(batch).zip(&tokens) {
                 if step < question.most_new_tokens {
-                    answer.take(tokens[0], question, tokenizer)?;
+                    answer.take(tokens[0], question)?;
                 }
             }
             if step + 1 == most || answers.iter().all(|answer| answer.ended) {

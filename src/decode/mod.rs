@@ -3,9 +3,11 @@
 
 mod answer;
 mod sampling;
+mod text;
 
 pub use answer::{AnswerError, scores};
 pub use sampling::{Sampler, Sampling, SamplingError};
+pub use text::GrowingText;
 
 use crate::bridge::{BridgeError, CudaGraph};
 use crate::nn::{DecodeState, DecoderLm};
@@ -70,19 +72,9 @@ impl Generator {
         self
     }
 
-    /// The model.
-    pub fn model(&self) -> &DecoderLm {
-        &self.lm
-    }
-
     /// Sequences at once.
     pub fn sequences(&self) -> usize {
         self.slots.tokens.size()[0] as usize
-    }
-
-    /// What is kept of the sequences.
-    pub fn state(&self) -> &DecodeState {
-        &self.state
     }
 
     /// Reads a prompt for every sequence and chooses a first token for each; what was there before is forgotten.
@@ -145,11 +137,6 @@ impl Generator {
             self.graph = Some(graph);
         }
         Ok(())
-    }
-
-    /// Tokens chosen so far for each sequence.
-    pub fn chosen(&self) -> usize {
-        self.chosen
     }
 
     /// The choices `from`.. of each sequence; waits for a GPU.

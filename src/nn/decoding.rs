@@ -57,11 +57,6 @@ pub struct DecodeState {
 }
 
 impl DecodeState {
-    /// Tokens that a sequence can have.
-    pub fn capacity(&self) -> i64 {
-        self.capacity
-    }
-
     /// Bytes of all that is kept of sequences.
     pub fn bytes(&self) -> u64 {
         self.layers.iter().map(LayerState::bytes).sum()

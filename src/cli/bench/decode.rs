@@ -1,12 +1,13 @@
 //! `bench decode`: prompts read and tokens generated, with random weights. A step cannot take less time than reading the
 //! weights and what is kept of the sequences: that floor stands beside the time.
 
-use super::super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
+use super::super::inference::token_count;
 use super::super::{ExitStatus, output, usage};
 use super::child::{in_child, is_child};
+use super::model::{ComputeArgs, shape_of};
 use super::timing::{Ceilings, wait};
 use crate::arch::cost::{DecodeCache, DecodeTraffic, ParamCount};
-use crate::arch::{self, ModelConfig, ModelShape};
+use crate::arch::{self, ModelConfig};
 use crate::decode::{Generator, Sampling};
 use crate::nn::{DecoderLm, ForwardOptions, ParamStore, Precision, RopeTable};
 use crate::ops::Backend;
@@ -29,23 +30,16 @@ pub struct DecodeArgs {
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16")]
     batches: Vec<usize>,
     /// Tokens of a prompt
-    #[arg(long, value_parser = whole, default_value = "2000")]
+    #[arg(long, value_parser = token_count::<1>, default_value = "2000")]
     prompt: usize,
     /// Tokens generated after it
-    #[arg(long, value_parser = whole, default_value = "32000")]
+    #[arg(long, value_parser = token_count::<1>, default_value = "32000")]
     new: usize,
     /// Time the reading of prompts of these lengths instead, e.g. 1024,8192,131072; nothing is generated
-    #[arg(long, value_delimiter = ',', value_parser = whole, value_name = "TOKENS")]
+    #[arg(long, value_delimiter = ',', value_parser = token_count::<1>, value_name = "TOKENS")]
     prefill: Vec<usize>,
-    /// Where to compute
-    #[arg(long, default_value = "cuda")]
-    device: DeviceArg,
-    /// Implementation
-    #[arg(long, value_enum, default_value = "fused")]
-    backend: BackendArg,
-    /// Dtype of weights and activations
-    #[arg(long, value_enum, default_value = "bf16")]
-    precision: PrecisionArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Width of the model, heads of 64 channels, instead of the published shape
     #[arg(long)]
     width: Option<usize>,
@@ -55,13 +49,6 @@ pub struct DecodeArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-}
-
-fn whole(text: &str) -> Result<usize, String> {
-    match units::parse_quantity(text) {
-        Some(value) if value >= 1.0 && value.fract() == 0.0 && value < 1e9 => Ok(value as usize),
-        _ => Err("expected a whole number of tokens, such as 2000 or 32K".to_owned()),
-    }
 }
 
 /// What one batch of one model did.
@@ -110,21 +97,13 @@ impl Job {
     fn shape(&self, width: Option<usize>) -> anyhow::Result<ModelConfig> {
         let (name, depth) = self.model.split_once(':').expect("a model with a depth");
         let architecture = arch::lookup(name).map_err(usage)?;
-        let published = ModelShape::published(architecture, depth.parse().expect("a depth"));
-        let shape = match width {
-            None => published,
-            Some(d_model) => {
-                let n_heads = (d_model / 64).max(1);
-                let n_kv_heads = (n_heads / 4).max(1);
-                ModelShape { d_model, d_mlp: 4 * d_model, n_heads, n_kv_heads, head_dim: 64, ..published }
-            }
-        };
+        let shape = shape_of(architecture, depth.parse().expect("a depth"), width);
         ModelConfig::new(architecture, shape).map_err(usage)
     }
 
     fn run(&self, args: &DecodeArgs, device: Device) -> anyhow::Result<Vec<Row>> {
         let model = self.shape(args.width)?;
-        let precision = args.precision.into();
+        let precision = args.compute.precision();
         // Only reading is timed of several prompts, and the whole of one.
         let (lengths, new) = match args.prefill.as_slice() {
             [] => (vec![args.prompt], args.new),
@@ -176,12 +155,12 @@ impl Job {
             tied: model.shape.tie_embeddings,
             out_init_div: OutInitDiv::Auto,
         };
-        let precision = args.precision.into();
+        let precision = args.compute.precision();
         let params = ParamStore::init(model, &scaling, 1, Device::Cpu).freeze(precision, device);
-        let options = ForwardOptions { backend: args.backend.into(), precision, rope_table: RopeTable::Fp32 };
+        let options = ForwardOptions { backend: args.compute.backend(), precision, rope_table: RopeTable::Fp32 };
         let lm = DecoderLm::new(model, &scaling, &params, options);
         let generator = Generator::new(lm, self.batch, capacity, Sampling::GREEDY);
-        if args.eager || Backend::from(args.backend) == Backend::Reference {
+        if args.eager || args.compute.backend() == Backend::Reference {
             generator.without_recording()
         } else {
             generator
@@ -228,8 +207,7 @@ fn random_prompts(batch: usize, length: usize, vocab: usize) -> Vec<Vec<i64>> {
 }
 
 pub fn run(args: &DecodeArgs) -> anyhow::Result<ExitStatus> {
-    let device = pick(&args.device)?;
-    check_kernels(device, args.backend.into(), "--backend reference times plain tensor code")?;
+    let device = args.compute.device()?;
     let mut jobs = Vec::new();
     for text in &args.models {
         for job in Job::parse(text, args)? {

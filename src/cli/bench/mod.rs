@@ -8,6 +8,8 @@ mod fit;
 #[cfg(feature = "torch")]
 mod kernels;
 #[cfg(feature = "torch")]
+mod model;
+#[cfg(feature = "torch")]
 mod timing;
 #[cfg(feature = "torch")]
 mod train;

@@ -1,9 +1,9 @@
 //! `bench train`: whole training steps on random tokens, each model in a process of its own.
 
-use super::super::device::{BackendArg, DeviceArg, PrecisionArg, check_kernels, pick};
 use super::super::ranks::free_port;
 use super::super::{ExitStatus, output, usage};
 use super::child::{in_child, is_child};
+use super::model::{ComputeArgs, shape_of};
 use super::timing::{Ceilings, median, wait};
 use crate::arch::cost::FlopsPerToken;
 use crate::arch::{self, ModelConfig, ModelShape};
@@ -29,15 +29,8 @@ pub struct TrainArgs {
     /// Models as ARCH:DEPTH:ROWS[:LENGTH[:WIDTH]], e.g. sambay:8:8 or transformer:4:32:512:256
     #[arg(default_values_t = DEFAULT.map(String::from))]
     models: Vec<String>,
-    /// Where to compute
-    #[arg(long, default_value = "cuda")]
-    device: DeviceArg,
-    /// Implementation
-    #[arg(long, value_enum, default_value = "fused")]
-    backend: BackendArg,
-    /// Dtype of activations
-    #[arg(long, value_enum, default_value = "bf16")]
-    precision: PrecisionArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
     /// Launch one by one instead of as a recorded graph
     #[arg(long)]
     eager: bool,
@@ -127,16 +120,7 @@ impl Job {
             _ => return Err(refuse()),
         };
         let architecture = arch::lookup(name).map_err(usage)?;
-        let published = ModelShape::published(architecture, depth);
-        let shape = match rest.get(1) {
-            None => published,
-            // Heads of 64 channels, four queries to a key.
-            Some(&d_model) => {
-                let n_heads = (d_model / 64).max(1);
-                let n_kv_heads = (n_heads / 4).max(1);
-                ModelShape { d_model, d_mlp: 4 * d_model, n_heads, n_kv_heads, head_dim: 64, ..published }
-            }
-        };
+        let shape = shape_of(architecture, depth, rest.get(1).copied());
         let shape = ModelShape { vocab_size: vocab, tie_embeddings: false, ..shape };
         Ok(Self { name: text.to_owned(), architecture, shape, rows, length: rest.first().copied().unwrap_or(4096) })
     }
@@ -150,7 +134,7 @@ impl Job {
             tied: false,
             out_init_div: OutInitDiv::Auto,
         };
-        let precision = args.precision.into();
+        let precision = args.compute.precision();
         let params = ParamStore::init(&model, &scaling, 1, device).into_arena(precision);
         let options = ForwardOptions { backend, precision, rope_table: RopeTable::RoundedToBf16 };
         let lm = DecoderLm::new(&model, &scaling, &params, options);
@@ -222,9 +206,7 @@ fn since_process_start() -> f64 {
 }
 
 pub fn run(args: &TrainArgs) -> anyhow::Result<ExitStatus> {
-    let device = pick(&args.device)?;
-    let backend = args.backend.into();
-    check_kernels(device, backend, "--backend reference times plain tensor code")?;
+    let (device, backend) = (args.compute.device()?, args.compute.backend());
     let jobs = args.models.iter().map(|text| Job::parse(text, args.vocab)).collect::<anyhow::Result<Vec<_>>>()?;
     if is_child() {
         output::json(&jobs[0].run(args, device, backend)?)?;
