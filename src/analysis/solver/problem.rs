@@ -116,7 +116,8 @@ struct Scratch {
     linear: Vec<f64>,
     scale: Vec<f64>,
     shape_columns: Vec<Vec<f64>>,
-    weighted: Vec<f64>,
+    /// Of the Hessian, along one coefficient or shape.
+    row: Vec<f64>,
     /// Of each coefficient and shape by itself.
     curvature: Vec<f64>,
 }
@@ -132,7 +133,7 @@ impl Scratch {
         if let Some(floor) = block.form.floor() {
             self.terms[floor].value.fill(1.0);
         }
-        for buffer in [&mut self.fitted, &mut self.outer, &mut self.linear, &mut self.scale, &mut self.weighted] {
+        for buffer in [&mut self.fitted, &mut self.outer, &mut self.linear, &mut self.scale] {
             buffer.resize(n, 0.0);
         }
         self.shape_columns.resize(block.form.shapes().len(), Vec::new());
@@ -193,16 +194,16 @@ impl Problem {
         let columns: Vec<&[f64]> =
             s.terms.iter().map(|term| &term.value[..]).chain(s.shape_columns.iter().map(|c| &c[..])).collect();
         s.curvature.clear();
+        s.row.resize(columns.len(), 0.0);
         for (i, column) in columns.iter().enumerate() {
-            out.gradient[map[i]] -= vector::dot(&s.linear, column);
-            let curvature = vector::dot3(&s.scale, column, column);
+            let weights = vector::PointWeights { linear: &s.linear, outer: &s.outer, scale: &s.scale };
+            let [influence, curvature] = vector::gram_row(weights, column, &columns[..=i], &mut s.row[..=i]);
+            out.gradient[map[i]] -= influence;
             s.curvature.push(curvature);
             out.scale[map[i]] += curvature;
-            vector::product(&s.outer, column, &mut s.weighted);
-            for (j, other) in columns.iter().enumerate().take(i + 1) {
-                let value = vector::dot(&s.weighted, other);
+            for (j, value) in s.row[..=i].iter().enumerate() {
                 // Two variables of a block may be one of the problem: then both orders count.
-                out.hessian.add(map[i], map[j], if i != j && map[i] == map[j] { 2.0 * value } else { value });
+                out.hessian.add(map[i], map[j], if i != j && map[i] == map[j] { 2.0 * value } else { *value });
             }
         }
         for (t, term) in form.terms().iter().enumerate() {

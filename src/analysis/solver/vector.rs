@@ -125,11 +125,47 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     reduce(a.len(), |i| [a[i] * b[i]])[0]
 }
 
-/// Σ a·b·c
+/// Weights of the points in sums of derivatives; see [`Weights`].
+#[derive(Clone, Copy)]
+pub struct PointWeights<'a> {
+    /// Of first derivatives.
+    pub linear: &'a [f64],
+    /// Of products of two.
+    pub outer: &'a [f64],
+    /// Of squares, positive.
+    pub scale: &'a [f64],
+}
+
+/// One row of a weighted Gram matrix: Σ `outer`·c·o into `out` for every one o of the others. Returns Σ `linear`·c and
+/// Σ `scale`·c². All columns have one length; several sums share a pass, which is what makes it fast.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn dot3(a: &[f64], b: &[f64], c: &[f64]) -> f64 {
-    let (b, c) = (&b[..a.len()], &c[..a.len()]);
-    reduce(a.len(), |i| [a[i] * b[i] * c[i]])[0]
+pub fn gram_row(weights: PointWeights, column: &[f64], others: &[&[f64]], out: &mut [f64]) -> [f64; 2] {
+    let n = column.len();
+    let (linear, outer, scale) = (&weights.linear[..n], &weights.outer[..n], &weights.scale[..n]);
+    for (others, out) in others.chunks(3).zip(out.chunks_mut(3)) {
+        match others {
+            [a, b, c] => {
+                let (a, b, c) = (&a[..n], &b[..n], &c[..n]);
+                out.copy_from_slice(&reduce(n, |i| {
+                    let w = outer[i] * column[i];
+                    [w * a[i], w * b[i], w * c[i]]
+                }));
+            }
+            [a, b] => {
+                let (a, b) = (&a[..n], &b[..n]);
+                out.copy_from_slice(&reduce(n, |i| {
+                    let w = outer[i] * column[i];
+                    [w * a[i], w * b[i]]
+                }));
+            }
+            [a] => {
+                let a = &a[..n];
+                out.copy_from_slice(&reduce(n, |i| [outer[i] * column[i] * a[i]]));
+            }
+            _ => {}
+        }
+    }
+    reduce(n, |i| [linear[i] * column[i], scale[i] * column[i] * column[i]])
 }
 
 /// y += a·x
@@ -238,7 +274,14 @@ mod tests {
     fn sums_take_every_element() {
         let a: Vec<f64> = (1..=19).map(f64::from).collect();
         let ones = vec![1.0; 19];
-        assert_eq!((sum(&a), dot(&a, &ones), dot3(&a, &ones, &a)), (190.0, 190.0, 2470.0));
+        assert_eq!((sum(&a), dot(&a, &ones)), (190.0, 190.0));
+        for others in 1..=5 {
+            let mut row = vec![0.0; others];
+            let weights = PointWeights { linear: &ones, outer: &a, scale: &a };
+            // Sums of k, k² and k³ to 19.
+            assert_eq!(gram_row(weights, &a, &vec![&ones[..]; others], &mut row), [190.0, 36_100.0]);
+            assert_eq!(row, vec![2470.0; others]);
+        }
     }
 
     #[test]
