@@ -5,7 +5,8 @@ use crate::arch::{AttentionForm, ModelShape, NormKind};
 use crate::ops::Backend;
 use crate::ops::attention::{AttentionOptions, Difference, attention, differential_attention};
 use crate::ops::cached_attention::{KvCache, Positions, cached_attention, cached_differential_attention, take_step};
-use crate::ops::linear::{Weight, linear};
+use crate::ops::linear::{Weight, linear, linear_of_norm};
+use crate::ops::norm::Normed;
 use crate::ops::rope::{Heads, RopeTables, split_heads};
 use tch::{Kind, Tensor};
 
@@ -249,9 +250,9 @@ impl Attention {
     }
 
     /// Heads for one token of each sequence.
-    fn heads_of_tokens(&self, x_b1w: &Tensor, positions: Positions, run: &mut Extension) -> Tensor {
+    fn heads_of_tokens(&self, x_b1w: &Normed, positions: Positions, run: &mut Extension) -> Tensor {
         let backend = run.context.backend;
-        let packed = self.packed(&x_b1w.squeeze_dim(1), backend);
+        let packed = self.packed(x_b1w, backend).squeeze_dim(1);
         let tables = self.rope.as_ref().and(run.rope);
         let cache = run.cache(self.kv_layer());
         let keys = if let Projections::Own(_) = self.projections { self.heads.keys } else { 0 };
@@ -264,13 +265,14 @@ impl Attention {
     }
 
     /// Everything that is projected, side by side: queries and, of a layer with its own, keys and values.
-    fn packed(&self, x: &Tensor, backend: Backend) -> Tensor {
+    fn packed(&self, x: &Normed, backend: Backend) -> Tensor {
         match &self.projections {
-            Projections::Own(OwnProjections::Joint(weight)) => linear(x, weight, backend),
+            Projections::Own(OwnProjections::Joint(weight)) => linear_of_norm(x, weight, backend),
             Projections::Own(OwnProjections::Separate { q_proj, k_proj, v_proj }) => {
+                let x = &x.tensor();
                 Tensor::cat(&[q_proj, k_proj, v_proj].map(|proj| proj.forward(x, backend)), -1)
             }
-            Projections::Borrowing { q_proj, .. } => q_proj.forward(x, backend),
+            Projections::Borrowing { q_proj, .. } => q_proj.forward_norm(x, backend),
         }
     }
 }
@@ -302,9 +304,9 @@ impl Mixer for Attention {
         }
     }
 
-    fn extend(&self, x_btw: &Tensor, run: &mut Extension) -> Tensor {
+    fn extend(&self, x_btw: &Normed, run: &mut Extension) -> Tensor {
         let heads = match run.place {
-            Place::Prompt { start } => self.heads_of_prompt(x_btw, start, run),
+            Place::Prompt { start } => self.heads_of_prompt(&x_btw.tensor(), start, run),
             Place::Token(positions) => self.heads_of_tokens(x_btw, positions, run),
         };
         self.finish(&heads, &mut run.context)

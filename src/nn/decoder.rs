@@ -10,12 +10,12 @@ use crate::ops::Backend;
 use crate::ops::attention::AttentionOptions;
 use crate::ops::boundary::boundary;
 use crate::ops::embedding::embedding;
-use crate::ops::linear::{Weight, linear};
-use crate::ops::norm::NormScales;
-use crate::ops::readout::{mean_loss, token_losses};
+use crate::ops::linear::Weight;
+use crate::ops::norm::{NormScales, Normed};
+use crate::ops::readout::{logits, mean_loss, token_losses};
 use crate::scaling::ModelScaling;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// How a model computes.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,7 @@ impl DecoderLm {
     }
 
     fn logits(&self, hidden: &Tensor) -> Tensor {
-        linear(hidden, &self.readout, self.options.backend).to_kind(Kind::Float)
+        logits(hidden, &self.readout, self.options.backend)
     }
 
     /// What the readout reads, [b, t, w]: the normed residual stream after the last block.
@@ -123,7 +123,7 @@ impl DecoderLm {
 
     /// Takes the tokens [b, t] through the layers on top of what `run` has of their sequences. With `logits_wanted`, logits
     /// [b, v] after the last of them; layers above the last one with a state see that token alone, or none.
-    pub(super) fn extend(&self, ids_bt: &Tensor, run: &mut Extension, logits_wanted: bool) -> Option<Tensor> {
+    pub(super) fn extend<'a>(&'a self, ids_bt: &Tensor, run: &mut Extension, logits_wanted: bool) -> Option<Tensor> {
         let ForwardOptions { backend, precision, .. } = self.options;
         let kind = precision.kind();
         let time = ids_bt.size()[1];
@@ -132,7 +132,15 @@ impl DecoderLm {
         let inner = NormScales { branch: self.residual_scale, output: 1.0 };
         let last_only = |t: &Tensor| t.narrow(1, t.size()[1] - 1, 1);
         let mut x = embedding(&self.embedding, ids_bt, backend);
-        let mut n = self.blocks.first()?.norm_1.add(&x, None, inner, kind, backend).1;
+        let one_token = matches!(run.place, Place::Token(_));
+        let step = |norm: &'a Norm, x: &Tensor, branch: Option<&Tensor>| {
+            if one_token {
+                return norm.add_for_product(x, branch, inner, kind, backend);
+            }
+            let (x, n) = norm.add(x, branch, inner, kind, backend);
+            (x, Normed::Made(n))
+        };
+        let mut n = step(&self.blocks.first()?.norm_1, &x, None).1;
         for (layer, block) in self.blocks.iter().enumerate() {
             run.wanted = if layer == last_kept { Wanted::Last } else { Wanted::All };
             let mixed = block.mixer.extend(&n, run);
@@ -146,18 +154,21 @@ impl DecoderLm {
                     *start += time - 1;
                 }
             }
-            (x, n) = block.norm_2.add(&x, Some(&mixed), inner, kind, backend);
-            let (out, up) = block.mlp.forward(&n, block.publishes_mlp, backend);
+            (x, n) = step(&block.norm_2, &x, Some(&mixed));
+            let (out, up) = block.mlp.forward_norm(&n, block.publishes_mlp, backend);
             if let Some(up) = up {
                 run.context.memories.insert(block.layer, up);
             }
-            let (norm, scales) = match self.blocks.get(layer + 1) {
-                Some(next) => (&next.norm_1, inner),
-                None => (&self.final_norm, NormScales { output: self.logit_scale, ..inner }),
-            };
-            (x, n) = norm.add(&x, Some(&out), scales, kind, backend);
+            match self.blocks.get(layer + 1) {
+                Some(next) => (x, n) = step(&next.norm_1, &x, Some(&out)),
+                None => {
+                    let scales = NormScales { output: self.logit_scale, ..inner };
+                    let n = self.final_norm.add(&x, Some(&out), scales, kind, backend).1;
+                    return Some(self.logits(&n).squeeze_dim(1));
+                }
+            }
         }
-        Some(self.logits(&n).squeeze_dim(1))
+        None
     }
 
     /// Where the model lies.

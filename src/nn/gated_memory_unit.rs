@@ -3,6 +3,7 @@
 use super::{Extension, LayerContext, LayerState, Linear, Mixer, ParamStore};
 use crate::ops::Backend;
 use crate::ops::gate::gate;
+use crate::ops::norm::Normed;
 use tch::{Kind, Tensor};
 
 /// Reads the memory that an earlier layer published.
@@ -25,7 +26,12 @@ impl GatedMemoryUnit {
 
     /// x [b, t, w] gates memory [b, t, d].
     pub fn run(&self, x_btw: &Tensor, memory_btd: &Tensor, backend: Backend) -> Tensor {
-        self.out_proj.forward(&gate(&self.in_proj.forward(x_btw, backend), memory_btd, backend), backend)
+        self.open(&self.in_proj.forward(x_btw, backend), memory_btd, backend)
+    }
+
+    /// The output for what in_proj gives, [b, t, d].
+    fn open(&self, projected: &Tensor, memory_btd: &Tensor, backend: Backend) -> Tensor {
+        self.out_proj.forward(&gate(projected, memory_btd, backend), backend)
     }
 }
 
@@ -38,7 +44,8 @@ impl Mixer for GatedMemoryUnit {
         LayerState::Nothing
     }
 
-    fn extend(&self, x_btw: &Tensor, run: &mut Extension) -> Tensor {
-        self.forward(x_btw, &mut run.context)
+    fn extend(&self, x_btw: &Normed, run: &mut Extension) -> Tensor {
+        let LayerContext { backend, memories, .. } = &run.context;
+        self.open(&self.in_proj.forward_norm(x_btw, *backend), &memories[&self.memory_layer], *backend)
     }
 }

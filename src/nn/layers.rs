@@ -3,10 +3,10 @@
 use super::ParamStore;
 use crate::arch::{ModelShape, NormKind};
 use crate::ops::Backend;
-use crate::ops::linear::{Weight, linear};
-use crate::ops::norm::{NormScales, NormWeights, add_norm, norm};
+use crate::ops::linear::{Weight, linear, linear_of_norm};
+use crate::ops::norm::{NormScales, NormWeights, Normed, add_norm, add_norm_for_product, norm};
 use crate::ops::rope::RopeTables;
-use crate::ops::swiglu::swiglu;
+use crate::ops::swiglu::{swiglu, swiglu_of_norm};
 use tch::{Device, Kind, Tensor};
 
 /// y = x Wᵀ + bias, W [out, in] kept in fp32 and rounded to the dtype of x.
@@ -29,9 +29,20 @@ impl Linear {
 
     /// [.., in] → [.., out].
     pub fn forward(&self, x: &Tensor, backend: Backend) -> Tensor {
-        let y = linear(x, &self.weight, backend);
+        self.with_bias(linear(x, &self.weight, backend))
+    }
+
+    /// [`Self::forward`] of a norm.
+    pub fn forward_norm(&self, x: &Normed, backend: Backend) -> Tensor {
+        self.with_bias(linear_of_norm(x, &self.weight, backend))
+    }
+
+    fn with_bias(&self, y: Tensor) -> Tensor {
         match &self.bias {
-            Some(bias) => y + bias.to_kind(x.kind()),
+            Some(bias) => {
+                let bias = bias.to_kind(y.kind());
+                y + bias
+            }
             None => y,
         }
     }
@@ -76,6 +87,18 @@ impl Norm {
     ) -> (Tensor, Tensor) {
         add_norm(x, branch, self.weights(), scales, kind, backend)
     }
+
+    /// The same for a layer that puts the norm through products of frozen weights only.
+    pub fn add_for_product(
+        &self,
+        x: &Tensor,
+        branch: Option<&Tensor>,
+        scales: NormScales,
+        kind: Kind,
+        backend: Backend,
+    ) -> (Tensor, Normed<'_>) {
+        add_norm_for_product(x, branch, self.weights(), scales, kind, backend)
+    }
 }
 
 /// w3( silu(gate) ⊙ up ), both halves from w1.
@@ -95,6 +118,11 @@ impl SwiGlu {
     /// [b, t, w] → [b, t, w], and the linear half (before the gate), [b, t, d], where it is wanted.
     pub fn forward(&self, x_btw: &Tensor, up_wanted: bool, backend: Backend) -> (Tensor, Option<Tensor>) {
         swiglu(x_btw, &self.w1, &self.w3, up_wanted, backend)
+    }
+
+    /// [`Self::forward`] of a norm.
+    pub fn forward_norm(&self, x: &Normed, up_wanted: bool, backend: Backend) -> (Tensor, Option<Tensor>) {
+        swiglu_of_norm(x, &self.w1, &self.w3, up_wanted, backend)
     }
 }
 

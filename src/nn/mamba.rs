@@ -4,6 +4,7 @@ use super::{Extension, LayerContext, LayerState, Linear, Mixer, ParamStore, Want
 use crate::ops::Backend;
 use crate::ops::linear::Weight;
 use crate::ops::mamba::{InnerWeights, MambaState, extend, inner};
+use crate::ops::norm::Normed;
 use tch::{Kind, Tensor};
 
 /// in_proj → (x, z); x → causal convolution → silu → (Δ, B, C); scan; silu(z) gate; out_proj.
@@ -62,8 +63,8 @@ impl Mamba {
     }
 
     /// As [`Self::run`], of tokens that follow those which `state` has seen; takes it past them.
-    pub fn run_on(&self, x_btw: &Tensor, state: &mut MambaState, backend: Backend) -> (Tensor, Option<Tensor>) {
-        let xz = self.in_proj.forward(x_btw, backend);
+    pub fn run_on(&self, x_btw: &Normed, state: &mut MambaState, backend: Backend) -> (Tensor, Option<Tensor>) {
+        let xz = self.in_proj.forward_norm(x_btw, backend);
         let (gated, memory) = extend(&xz, &self.inner_weights(), state, self.publishes_memory, backend);
         (self.out_proj.forward(&gated, backend), memory)
     }
@@ -91,7 +92,7 @@ impl Mixer for Mamba {
         LayerState::Mamba(self.state(batch, kind))
     }
 
-    fn extend(&self, x_btw: &Tensor, run: &mut Extension) -> Tensor {
+    fn extend(&self, x_btw: &Normed, run: &mut Extension) -> Tensor {
         let LayerState::Mamba(state) = &mut run.states[self.layer] else {
             panic!("layer {} keeps no state of a scan", self.layer)
         };

@@ -19,6 +19,7 @@ pub use mamba::Mamba;
 pub use params::{Arena, NnError, ParamStore, Parameter};
 
 use crate::ops::Backend;
+use crate::ops::norm::Normed;
 use crate::ops::rope::RopeTables;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
@@ -76,7 +77,7 @@ pub trait Mixer: std::fmt::Debug + Send {
 
     /// Mixes further tokens of sequences, and takes this layer's state in `run` past them. All positions' outputs, or the
     /// last one's: as `run` wants it.
-    fn extend(&self, x_btw: &Tensor, run: &mut Extension) -> Tensor;
+    fn extend(&self, x_btw: &Normed, run: &mut Extension) -> Tensor;
 
     /// Angles that this layer rotates positions below `capacity` by.
     fn rotations(&self, _capacity: i64) -> Option<RopeTables> {

@@ -2,6 +2,7 @@
 //! to where the optimiser reads it, without a tensor of its own.
 
 use super::cuda::{dense, rows_and_width};
+use super::norm::Normed;
 use super::{Backend, fused, skinny};
 use crate::bridge::aten::addmm_fp32;
 pub use crate::bridge::aten::set_grad;
@@ -115,6 +116,14 @@ pub fn linear(x: &Tensor, weight: &Weight, backend: Backend) -> Tensor {
     let function = Linear { value: weight.value(x.kind()), sink: weight.sink() };
     let inputs: Vec<Option<&Tensor>> = std::iter::once(x).chain(&weight.masters).map(Some).collect();
     apply(function, &inputs).pop().expect("one output")
+}
+
+/// [`linear`] of a norm.
+pub fn linear_of_norm(x: &Normed, weight: &Weight, backend: Backend) -> Tensor {
+    match x {
+        Normed::Left(step) if weight.is_frozen() => skinny::normed_product(step, &weight.value(Kind::BFloat16)),
+        _ => linear(&x.tensor(), weight, backend),
+    }
 }
 
 struct Linear {

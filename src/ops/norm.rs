@@ -2,7 +2,7 @@
 //! once and writes both results.
 
 use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run, run_early, sum_rows};
-use super::{Backend, cpu, fused};
+use super::{Backend, cpu, fused, skinny};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
 use crate::bridge::tensor::{values, values_mut};
@@ -66,6 +66,64 @@ pub fn add_norm(
     let n = norm(&x, weights);
     let n = if scales.output == 1.0 { n } else { n * scales.output };
     (x, n.to_kind(kind))
+}
+
+/// What a layer reads: the norm of the residual stream.
+#[derive(Debug)]
+pub enum Normed<'a> {
+    Made(Tensor),
+    /// Left to the first product that reads it, which writes the new stream as well.
+    Left(NormStep<'a>),
+}
+
+/// A step of the residual stream that is not computed yet.
+#[derive(Debug)]
+pub struct NormStep<'a> {
+    pub(super) x: Tensor,
+    pub(super) branch: Option<Tensor>,
+    pub(super) gain: &'a Tensor,
+    pub(super) scales: NormScales,
+    /// Where the new stream comes.
+    pub(super) sum: Tensor,
+}
+
+/// As [`add_norm`], in the activation dtype, for a layer that puts the norm through products of frozen weights only, of
+/// which there must be one: it may work the norm out by itself. The new stream is there when it has.
+pub fn add_norm_for_product<'a>(
+    x: &Tensor,
+    branch: Option<&Tensor>,
+    weights: NormWeights<'a>,
+    scales: NormScales,
+    kind: Kind,
+    backend: Backend,
+) -> (Tensor, Normed<'a>) {
+    let frozen = !weights.gain.requires_grad() && !x.requires_grad();
+    let plain = weights.bias.is_none() && kind == Kind::BFloat16;
+    if fused(backend, x) && frozen && plain && skinny::takes_norm_of(x, branch, weights.gain) {
+        let sum = if branch.is_some() { x.empty_like() } else { x.shallow_clone() };
+        let branch = branch.map(Tensor::shallow_clone);
+        let step = NormStep { x: x.shallow_clone(), branch, gain: weights.gain, scales, sum: sum.shallow_clone() };
+        return (sum, Normed::Left(step));
+    }
+    let (x, n) = add_norm(x, branch, weights, scales, kind, backend);
+    (x, Normed::Made(n))
+}
+
+impl Normed<'_> {
+    /// The norm itself, [.., w].
+    pub fn tensor(&self) -> Tensor {
+        match self {
+            Self::Made(n) => n.shallow_clone(),
+            Self::Left(NormStep { x, branch, gain, scales, sum }) => {
+                let weights = NormWeights { gain, bias: None };
+                let (new, n) = add_norm(x, branch.as_ref(), weights, *scales, Kind::BFloat16, Backend::Fused);
+                if branch.is_some() {
+                    sum.shallow_clone().copy_(&new);
+                }
+                n
+            }
+        }
+    }
 }
 
 /// x + r·h.

@@ -3,7 +3,7 @@
 
 use super::cuda::{Sources, arguments, dense, kernel_sources, rows_and_width, run};
 use super::linear::{GradientSink, Weight, add_product, linear};
-use super::{Backend, cpu, fused};
+use super::{Backend, cpu, fused, skinny};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
 use crate::bridge::tensor::values_mut;
@@ -14,10 +14,18 @@ const SOURCES: Sources = kernel_sources!("cross_entropy");
 /// Logits of one part at most, values: of a GPU, whose kernels want long ones, and of a CPU, whose cache should hold one.
 const PART_VALUES: [i64; 2] = [1 << 28, 1 << 18];
 
+/// Logits [.., v] in fp32, rounded to the dtype of the normed hidden states [.., w].
+pub fn logits(hidden: &Tensor, readout: &Weight, backend: Backend) -> Tensor {
+    if fused(backend, hidden) && readout.is_frozen() && skinny::takes(hidden) {
+        return skinny::logits(hidden, &readout.value(hidden.kind()));
+    }
+    linear(hidden, readout, backend).to_kind(Kind::Float)
+}
+
 /// Cross-entropy of every position, nats, [b, t], from normed hidden states [b, t, w].
 pub fn token_losses(hidden: &Tensor, readout: &Weight, targets_bt: &Tensor, backend: Backend) -> Tensor {
     if !fused(backend, hidden) {
-        let logits = linear(hidden, readout, backend).to_kind(Kind::Float);
+        let logits = logits(hidden, readout, backend);
         let vocab = *logits.size().last().expect("logits are [b, t, v]");
         return logits
             .view([-1, vocab])

@@ -3,11 +3,12 @@
 
 use super::cuda::{Sources, arguments, ceil, dense, kernel_sources, rows_and_width, run};
 use super::linear::{GradientSink, Weight, linear};
+use super::norm::Normed;
 use super::{Backend, cpu, fused, skinny};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::bridge::nvrtc::Shape;
 use crate::bridge::tensor::{values, values_mut};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 const SOURCES: Sources = kernel_sources!("swiglu");
 
@@ -27,6 +28,22 @@ pub fn swiglu(x: &Tensor, w1: &Weight, w3: &Weight, up_wanted: bool, backend: Ba
     let up = halves.pop().expect("two halves");
     let gate = halves.pop().expect("two halves");
     (linear(&(gate.silu() * &up), w3, backend), up_wanted.then_some(up))
+}
+
+/// [`swiglu`] of a norm.
+pub fn swiglu_of_norm(
+    x: &Normed,
+    w1: &Weight,
+    w3: &Weight,
+    up_wanted: bool,
+    backend: Backend,
+) -> (Tensor, Option<Tensor>) {
+    match x {
+        Normed::Left(step) if w1.is_frozen() && !up_wanted => {
+            (linear(&skinny::normed_gated_product(step, &w1.value(Kind::BFloat16)), w3, backend), None)
+        }
+        _ => swiglu(&x.tensor(), w1, w3, up_wanted, backend),
+    }
 }
 
 fn shape(rows: i64, inner: i64) -> Shape {

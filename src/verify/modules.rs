@@ -9,6 +9,7 @@ use crate::nn::{
 };
 use crate::ops::attention::{AttentionOptions, attention};
 use crate::ops::causal_conv1d::{Activation, causal_conv1d};
+use crate::ops::norm::Normed;
 use crate::ops::rope::rotate;
 use crate::ops::selective_scan::{ScanInputs, selective_scan};
 use serde_json::Value;
@@ -199,8 +200,10 @@ fn mamba(case: &Case, tolerances: Tolerances, report: &mut Report) -> Result<(),
     // In two parts, the first of one token.
     let mut state = mixer.state(x.size()[0], x.kind());
     let parts = tch::no_grad(|| {
-        [(0, 1), (1, x.size()[1] - 1)]
-            .map(|(from, count)| mixer.run_on(&x.narrow(1, from, count), &mut state, case.options.backend).0)
+        [(0, 1), (1, x.size()[1] - 1)].map(|(from, count)| {
+            let part = Normed::Made(x.narrow(1, from, count));
+            mixer.run_on(&part, &mut state, case.options.backend).0
+        })
     });
     let error = tolerances.distance(&Tensor::cat(&parts, 1), &case.want("y")?);
     report.add(format!("{}: token by token", case.name), error, tolerances.values);

@@ -102,13 +102,13 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
                      Softmax* softmaxes, int* done, i64 sequence_stride, i64 head_stride, i64 slot_stride, int slots,
                      int query_heads, int group, float scale) {
   let_next_start();
-  await_previous();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int part = blockIdx.x, key_heads = gridDim.y;
   const i64 sequence = blockIdx.z;
   const Heads heads = heads_of(blockIdx.y, group, query_heads);
   const Strides strides = {sequence_stride, head_stride, slot_stride};
-  const int seen = (int)min(positions[sequence] + 1, (i64)slots);
+  const i64 position = positions[sequence];
+  const int seen = (int)min(position + 1, (i64)slots);
   // A block goes round as often as it must, and twice at least, which costs less than putting parts together; those that
   // are not needed for that have nothing to do.
   const int turns = (seen + WARPS * KEYS - 1) / (WARPS * KEYS);
@@ -118,22 +118,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
   const int first = part * rounds * WARPS * KEYS;
   const int end = min(seen, first + rounds * WARPS * KEYS);
 
-  // Queries as rows, those past the group zero.
-  u32 query[WIDTH / 16][4];
-  const bf16* q_rows = q + (sequence * query_heads + heads.query) * WIDTH;
-#pragma unroll
-  for (int piece = 0; piece < WIDTH / 16; ++piece)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = lane / 4 + i % 2 * 8, column = piece * 16 + lane % 4 * 2 + i / 2 * 8;
-      query[piece][i] = row < group ? *(const u32*)(q_rows + row * heads.query_step * WIDTH + column) : 0u;
-    }
-
   Stage* stages = (Stage*)memory + warp * STAGES;
   const bf16* k_rows = k + sequence * strides.sequence + heads.key * strides.head;
   const bf16* v_rows = v + sequence * strides.sequence + heads.value * strides.head;
+  auto slot_of = [&](int round) { return first + (round * WARPS + warp) * KEYS; };
   auto fetch = [&](int round) {
-    const int slot = first + (round * WARPS + warp) * KEYS;
+    const int slot = slot_of(round);
     if (round < rounds && slot < end) {
       Stage& stage = stages[round % STAGES];
 #pragma unroll
@@ -159,13 +149,37 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
   Softmax rows[2] = {{nothing, 0.0f}, {nothing, 0.0f}};
   const float factor = scale * LOG2E;
 
+  // What earlier steps have stored is there already, as are positions: a step ends with kernels that start in turn. The new
+  // position's keys and values are there after the wait.
+  const int newest = (int)(position % slots);
+  bool early = true;
 #pragma unroll
-  for (int round = 0; round < STAGES - 1; ++round) fetch(round);
+  for (int round = 0; round < STAGES - 1; ++round) {
+    early = early && (newest < slot_of(round) || newest >= slot_of(round) + KEYS);
+    if (early) fetch(round);
+  }
+  await_previous();
+  if (!early) {
+    // Again from the beginning: it happens to one warp of all.
+#pragma unroll
+    for (int round = 0; round < STAGES - 1; ++round) fetch(round);
+  }
+  // Queries as rows, those past the group zero.
+  u32 query[WIDTH / 16][4];
+  const bf16* q_rows = q + (sequence * query_heads + heads.query) * WIDTH;
+#pragma unroll
+  for (int piece = 0; piece < WIDTH / 16; ++piece)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + i % 2 * 8, column = piece * 16 + lane % 4 * 2 + i / 2 * 8;
+      query[piece][i] = row < group ? *(const u32*)(q_rows + row * heads.query_step * WIDTH + column) : 0u;
+    }
+
   for (int round = 0; round < rounds; ++round) {
     fetch(round + STAGES - 1);
     asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 1) : "memory");
     __syncwarp();
-    const int slot = first + (round * WARPS + warp) * KEYS;
+    const int slot = slot_of(round);
     if (slot < end) {
       const Stage& stage = stages[round % STAGES];
       // Scores of 16 keys, as two eights of columns.
