@@ -1,7 +1,9 @@
 //! `lossfloor model list|describe`: architectures on paper.
 
 use super::{ExitStatus, output, usage};
-use crate::arch::cost::{DecodeCache, FlopsPerToken, ParamCount, TrainingMemory, formula_params, published_tokens};
+use crate::arch::cost::{
+    DecodeCache, DecodeMemory, FlopsPerToken, ParamCount, TrainingMemory, formula_params, published_tokens,
+};
 use crate::arch::{
     ARCHITECTURES, Architecture, AttentionForm, LayerSpec, MemorySource, MixerSpec, ModelConfig, ModelShape, Published,
     lookup,
@@ -159,7 +161,7 @@ fn readers(model: &ModelConfig, index: usize) -> Vec<String> {
 fn describe_json(model: &ModelConfig, architecture: &dyn Architecture, args: &DescribeArgs) -> anyhow::Result<()> {
     let count = ParamCount::of(model);
     let flops = FlopsPerToken::of(model, architecture, args.context);
-    let cache = DecodeCache::of(model);
+    let cache = DecodeCache::of(model, 2);
     let shape = &model.shape;
     let layers: Vec<_> = model
         .layers
@@ -196,6 +198,7 @@ fn describe_json(model: &ModelConfig, architecture: &dyn Architecture, args: &De
             "bytes_per_sequence": cache.bytes_per_sequence,
             "full_kv_reads_per_token": cache.full_kv_reads,
         },
+        "decoding_memory_bytes": DecodeMemory::of(model, 2, 1, args.context as usize, args.context as usize).total(),
         "training_memory_bytes": TrainingMemory::of(model, args.context as u64, 2).total(),
         "layers": layers,
     }))
@@ -205,8 +208,9 @@ fn describe_text(model: &ModelConfig, architecture: &dyn Architecture, args: &De
     let shape = &model.shape;
     let count = ParamCount::of(model);
     let flops = FlopsPerToken::of(model, architecture, args.context);
-    let cache = DecodeCache::of(model);
+    let cache = DecodeCache::of(model, 2);
     let memory = TrainingMemory::of(model, args.context as u64, 2);
+    let decoding = DecodeMemory::of(model, 2, 1, args.context as usize, args.context as usize);
 
     let mut table = output::table(&["layer", "mixer", "window", "saves", "read by"]);
     for (index, layer) in model.layers.iter().enumerate() {
@@ -261,6 +265,14 @@ fn describe_text(model: &ModelConfig, architecture: &dyn Architecture, args: &De
             units::bytes(cache.bytes_per_token as f64),
             units::bytes(cache.bytes_per_sequence as f64),
             cache.full_kv_reads
+        ),
+        format!(
+            "decoding memory, one sequence of {} in bf16: {} ({} weights, {} caches, {} while a prompt is read)",
+            args.context,
+            units::bytes(decoding.total()),
+            units::bytes(decoding.weights),
+            units::bytes(decoding.caches),
+            units::bytes(decoding.activations)
         ),
     ];
     output::print(&lines.join("\n"))

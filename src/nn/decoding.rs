@@ -4,6 +4,7 @@
 //! decoder-hybrid-decoder that is the whole cross-decoder (arXiv 2507.06607, §2).
 
 use super::{DecoderLm, LayerContext};
+use crate::arch::cost::PROMPT_PART_TOKENS;
 use crate::ops::cached_attention::{KvCache, Positions};
 use crate::ops::mamba::MambaState;
 use crate::ops::rope::RopeTables;
@@ -131,9 +132,6 @@ impl Extension<'_> {
     }
 }
 
-/// Tokens of a prompt that go through the layers at once, over all rows: bounds the memory of activations.
-const PART_TOKENS: i64 = 1 << 12;
-
 impl DecoderLm {
     /// Room for `batch` sequences of at most `capacity` tokens.
     pub fn decode_state(&self, batch: i64, capacity: i64) -> DecodeState {
@@ -157,7 +155,7 @@ impl DecoderLm {
     /// # Panics
     /// When the prompts are empty or longer than the state's capacity.
     pub fn prefill(&self, ids_bt: &Tensor, state: &mut DecodeState, first: i64) -> Tensor {
-        self.prefill_in_parts(ids_bt, state, first, PART_TOKENS)
+        self.prefill_in_parts(ids_bt, state, first, PROMPT_PART_TOKENS as i64)
     }
 
     /// As [`Self::prefill`], with at most `part_tokens` tokens at once.

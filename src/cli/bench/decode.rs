@@ -6,7 +6,7 @@ use super::super::{ExitStatus, output, usage};
 use super::child::{in_child, is_child};
 use super::model::{ComputeArgs, shape_of};
 use super::timing::{Ceilings, wait};
-use crate::arch::cost::{DecodeCache, DecodeTraffic, ParamCount};
+use crate::arch::cost::{DecodeMemory, DecodeTraffic};
 use crate::arch::{self, ModelConfig};
 use crate::decode::{Generator, Sampling};
 use crate::nn::{DecoderLm, ForwardOptions, ParamStore, Precision, RopeTable};
@@ -68,7 +68,7 @@ struct Row {
     step_bytes: Option<f64>,
     /// Highest memory of tensors, GiB; `None` on a CPU.
     peak_gib: Option<f64>,
-    /// Weights and what is kept of sequences, GiB.
+    /// The same as estimated: weights, what is kept of sequences, activations of a prompt's part.
     expected_gib: f64,
 }
 
@@ -127,6 +127,7 @@ impl Job {
             let timed = steps(&mut generator, new, device)?;
             let mean_context = prompt as f64 + new as f64 / 2.0;
             let traffic = DecodeTraffic::of(&model, element_bytes(precision));
+            let memory = DecodeMemory::of(&model, element_bytes(precision), self.batch, capacity, prompt);
             let gib = |bytes: f64| bytes / (1u64 << 30) as f64;
             rows.push(Row {
                 model: self.model.clone(),
@@ -141,7 +142,7 @@ impl Job {
                     Device::Cuda(index) => Some(gib(crate::bridge::peak_memory(index)? as f64)),
                     _ => None,
                 },
-                expected_gib: gib(expected_bytes(&model, precision, self.batch, capacity)),
+                expected_gib: gib(memory.total()),
             });
         }
         Ok(rows)
@@ -189,16 +190,6 @@ fn steps(generator: &mut Generator, new: usize, device: Device) -> anyhow::Resul
 
 fn element_bytes(precision: Precision) -> u64 {
     precision.kind().elt_size_in_bytes() as u64
-}
-
-/// Weights, and what is kept of sequences at their full length.
-fn expected_bytes(model: &ModelConfig, precision: Precision, batch: usize, capacity: usize) -> f64 {
-    let count = ParamCount::of(model);
-    let weights = count.total() * element_bytes(precision);
-    let cache = DecodeCache::of(model);
-    // The cache is described in bf16.
-    let scale = element_bytes(precision) / 2;
-    (weights + scale * batch as u64 * (cache.bytes_per_sequence + cache.bytes_per_token * capacity as u64)) as f64
 }
 
 fn random_prompts(batch: usize, length: usize, vocab: usize) -> Vec<Vec<i64>> {

@@ -103,7 +103,7 @@ fn what_is_kept_is_what_the_description_says() {
         let lm = lm_of(&config, Backend::Fused, Precision::Bf16, Device::Cpu);
         let (rows, capacity) = (3, 50);
         let kept = lm.decode_state(rows, capacity).bytes();
-        let cache = DecodeCache::of(&config);
+        let cache = DecodeCache::of(&config, 2);
         let said = rows as u64 * (capacity as u64 * cache.bytes_per_token + cache.bytes_per_sequence);
         // A ring has a slot for the token that enters its window as well.
         let rings = config

@@ -11,10 +11,12 @@ use lossfloor::ops::attention::Difference;
 use lossfloor::ops::cached_attention::{
     KvCache, Positions, cached_attention, cached_differential_attention, take_step,
 };
-use lossfloor::ops::linear::{Weight, linear};
+use lossfloor::ops::linear::{Weight, linear, linear_of_norm};
 use lossfloor::ops::mamba::{InnerWeights, MambaState, extend};
+use lossfloor::ops::norm::{NormScales, NormWeights, Normed, add_norm_for_product};
+use lossfloor::ops::readout::logits;
 use lossfloor::ops::rope::Heads;
-use lossfloor::ops::swiglu::swiglu;
+use lossfloor::ops::swiglu::{swiglu, swiglu_of_norm};
 use tch::{Device, Kind, Tensor};
 
 fn device() -> Device {
@@ -114,6 +116,9 @@ fn gpu_skinny_products() {
             let error =
                 distance(&linear(&x, &weight(&w), Backend::Fused), &fp32(&x).linear(&fp32(&w), None::<&Tensor>));
             assert!(error < LIMIT, "{rows} x {inputs} x {outputs}: {error:e}");
+            let scores = logits(&x, &weight(&w), Backend::Fused);
+            assert_eq!(scores.kind(), Kind::Float);
+            assert!(scores.equal(&fp32(&linear(&x, &weight(&w), Backend::Fused))));
             let w1 = normal(&[2 * outputs, inputs]) * (1.0 / (inputs as f64).sqrt());
             let w3 = normal(&[24, outputs]);
             let got = swiglu(&x, &weight(&w1), &weight(&w3), false, Backend::Fused).0;
@@ -122,6 +127,42 @@ fn gpu_skinny_products() {
             assert!(error < 2.0 * LIMIT, "MLP {rows} x {inputs} x {outputs}: {error:e}");
         }
     }
+}
+
+#[test]
+#[ignore = "needs CUDA"]
+fn gpu_products_of_norms() {
+    for (rows, width) in [(1, 256), (2, 2048), (1, 8192), (2, 4096)] {
+        let (x, gain) = (fp32(&normal(&[rows, 1, width])), fp32(&normal(&[width])));
+        let branch = normal(&[rows, 1, width]);
+        let weights = NormWeights { gain: &gain, bias: None };
+        let scales = NormScales { branch: 0.25, output: 0.5 };
+        let scaled = |size: [i64; 2]| (normal(&size) * (1.0 / (size[1] as f64).sqrt())).to_kind(Kind::BFloat16);
+        let (w, w1, w3) = (scaled([100, width]), scaled([80, width]), scaled([24, 40]));
+        let weight = |w: &Tensor, kind: Kind| Weight::new(vec![w.to_kind(kind)], None);
+        for branch in [None, Some(&branch)] {
+            let step = |kind: Kind, backend: Backend| {
+                let branch = branch.map(|branch| branch.to_kind(kind));
+                let make = || add_norm_for_product(&x, branch.as_ref(), weights, scales, kind, backend);
+                let ((sum, n), (_, again)) = (make(), make());
+                assert_eq!(matches!(n, Normed::Left(_)), kind == Kind::BFloat16);
+                let product = linear_of_norm(&n, &weight(&w, kind), backend);
+                let mlp = swiglu_of_norm(&again, &weight(&w1, kind), &weight(&w3, kind), false, backend).0;
+                [sum, product, mlp, again.tensor()]
+            };
+            let (got, want) = (step(Kind::BFloat16, Backend::Fused), step(Kind::Float, Backend::Reference));
+            for ((got, want), what) in got.iter().zip(want).zip(["stream", "product", "MLP", "norm"]) {
+                let error = distance(got, &want);
+                assert!(error < 2.0 * LIMIT, "{what} of {rows} x {width}, {}: {error:e}", branch.is_some());
+            }
+        }
+    }
+    // More rows have a kernel for the norm.
+    let (x, gain) = (fp32(&normal(&[3, 1, 256])), fp32(&normal(&[256])));
+    let weights = NormWeights { gain: &gain, bias: None };
+    let scales = NormScales { branch: 1.0, output: 1.0 };
+    let (_, n) = add_norm_for_product(&x, None, weights, scales, Kind::BFloat16, Backend::Fused);
+    assert!(matches!(n, Normed::Made(_)));
 }
 
 #[test]

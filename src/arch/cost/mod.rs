@@ -4,8 +4,12 @@
 //! *six_n_exact* 6 x exact non-embedding parameters, *counted* 6 x (non-embedding + one readout product) + 3 x the
 //! products of attention's forward pass; scans and elementwise work are left out, as in the published counts.
 
+mod decoding;
+
+pub use decoding::{DecodeCache, DecodeMemory, DecodeTraffic, PROMPT_PART_TOKENS};
+
 use super::params::{ParamRole, parameters};
-use super::{Architecture, AttentionForm, MAMBA_D_CONV, MAMBA_D_STATE, MAMBA_EXPAND, MixerSpec, ModelConfig};
+use super::{Architecture, AttentionForm, MAMBA_EXPAND, MixerSpec, ModelConfig};
 
 /// Parameters by class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,98 +113,6 @@ pub fn attention_forward_flops(model: &ModelConfig, seq_len: usize) -> f64 {
         .sum()
 }
 
-/// Bytes that decoding keeps, in bf16 (state-space states in fp32).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DecodeCache {
-    /// Grows with every token of context: keys and values of full attention.
-    pub bytes_per_token: u64,
-    /// Does not grow: windows, convolution tails, state-space states.
-    pub bytes_per_sequence: u64,
-    /// Keys and values that one decoding step reads at full context, in layers.
-    pub full_kv_reads: u64,
-}
-
-impl DecodeCache {
-    /// Cache of `model`: cross-attention and gated memory units keep nothing of their own.
-    pub fn of(model: &ModelConfig) -> Self {
-        const BF16: u64 = 2;
-        const FP32: u64 = 4;
-        let kv_token = 2 * model.shape.kv_width() as u64 * BF16;
-        let inner = (MAMBA_EXPAND * model.shape.d_model) as u64;
-        let mut cache = Self::default();
-        for layer in &model.layers {
-            match layer.mixer {
-                MixerSpec::Attention { window: None, .. } => {
-                    cache.bytes_per_token += kv_token;
-                    cache.full_kv_reads += 1;
-                }
-                MixerSpec::Attention { window: Some(window), .. } => {
-                    cache.bytes_per_sequence += (window as u64 - 1) * kv_token;
-                }
-                MixerSpec::CrossAttention { .. } => cache.full_kv_reads += 1,
-                MixerSpec::Mamba => {
-                    cache.bytes_per_sequence +=
-                        inner * ((MAMBA_D_CONV as u64 - 1) * BF16 + MAMBA_D_STATE as u64 * FP32);
-                }
-                MixerSpec::GatedMemoryUnit { .. } => {}
-            }
-        }
-        cache
-    }
-}
-
-/// What a step of decoding moves through memory at least: every weight and everything kept of the sequences, once for
-/// each layer that reads it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DecodeTraffic {
-    /// Bytes of weights; rows of the embedding do not count.
-    pub weights: f64,
-    /// Bytes of keys and values of each token of context and sequence.
-    pub per_context_token: f64,
-    /// Layers' windows and the bytes of each key in one.
-    windows: Vec<(f64, f64)>,
-    /// Bytes of scan states and convolution tails of a sequence, read and written.
-    pub states: f64,
-}
-
-impl DecodeTraffic {
-    /// Of `model` with weights and caches of `element` bytes; scan states are fp32.
-    pub fn of(model: &ModelConfig, element: u64) -> Self {
-        const FP32: f64 = 4.0;
-        let (element, shape) = (element as f64, &model.shape);
-        let count = ParamCount::of(model);
-        let readout = (shape.vocab_size * shape.d_model) as f64;
-        let key = 2.0 * shape.kv_width() as f64 * element;
-        let inner = (MAMBA_EXPAND * shape.d_model) as f64;
-        let mut traffic = Self {
-            weights: (count.matrix as f64 + readout) * element + count.vector as f64 * FP32,
-            per_context_token: 0.0,
-            windows: Vec::new(),
-            states: 0.0,
-        };
-        for layer in &model.layers {
-            match layer.mixer {
-                MixerSpec::Attention { window: None, .. } | MixerSpec::CrossAttention { .. } => {
-                    traffic.per_context_token += key;
-                }
-                MixerSpec::Attention { window: Some(window), .. } => traffic.windows.push((window as f64, key)),
-                MixerSpec::Mamba => {
-                    let tail = (MAMBA_D_CONV - 1) as f64 * element;
-                    traffic.states += 2.0 * inner * (tail + MAMBA_D_STATE as f64 * FP32);
-                }
-                MixerSpec::GatedMemoryUnit { .. } => {}
-            }
-        }
-        traffic
-    }
-
-    /// Bytes of a step of `batch` sequences with `context` tokens each.
-    pub fn of_step(&self, batch: f64, context: f64) -> f64 {
-        let windows: f64 = self.windows.iter().map(|(window, key)| window.min(context) * key).sum();
-        self.weights + batch * (self.per_context_token * context + windows + self.states)
-    }
-}
-
 /// Where a training process keeps memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainingMemory {
@@ -266,7 +178,7 @@ mod tests {
     use super::*;
 
     /// Rows of the published table (spec of the reference, counted from first principles).
-    const COUNTS: &str = include_str!("../../tests/data/param_counts.csv");
+    const COUNTS: &str = include_str!("../../../tests/data/param_counts.csv");
 
     #[test]
     fn every_published_count_is_met_to_the_last_digit() {
@@ -316,33 +228,5 @@ mod tests {
         let mut shape = ModelShape::published(phi, 32);
         shape.tie_embeddings = true;
         assert_eq!(ParamCount::of(&ModelConfig::new(phi, shape).expect("valid")).total(), 3_852_562_944);
-    }
-
-    #[test]
-    fn a_step_reads_the_weights_and_the_context_of_each_reader() {
-        let of = |name: &str| {
-            let architecture = lookup(name).expect("known");
-            let model = ModelConfig::new(architecture, ModelShape::published(architecture, 16)).expect("valid");
-            DecodeTraffic::of(&model, 2)
-        };
-        // Sixteen layers of 4 key-value heads of 128, in bf16; a hybrid has one full layer and three that read it.
-        assert_eq!(of("transformer").per_context_token, 16.0 * 2.0 * 512.0 * 2.0);
-        let sambay = of("sambay");
-        assert_eq!(sambay.per_context_token, 4.0 * 2.0 * 512.0 * 2.0);
-        // Four windows of 128 of it; five scans of twice 1984 channels, states of 16 fp32 and tails of 3 bf16, both ways.
-        let width = ModelShape::published(lookup("sambay").expect("known"), 16).d_model as f64;
-        let states = 5.0 * 2.0 * 2.0 * width * (16.0 * 4.0 + 3.0 * 2.0);
-        let own = 4.0 * 128.0 * 2048.0 + states;
-        let step = sambay.of_step(3.0, 1000.0) - sambay.weights;
-        assert!((step - 3.0 * (4.0 * 2048.0 * 1000.0 + own)).abs() < 1.0, "{step}");
-    }
-
-    #[test]
-    fn decode_cache_grows_with_one_layer_in_a_hybrid() {
-        let sambay = lookup("sambay").expect("known");
-        let model = ModelConfig::new(sambay, ModelShape::published(sambay, 16)).expect("valid");
-        let cache = DecodeCache::of(&model);
-        assert_eq!(cache.bytes_per_token, 2 * 4 * 128 * 2);
-        assert_eq!(cache.full_kv_reads, 4);
     }
 }
