@@ -66,8 +66,8 @@ fn rollout_takes_tables_that_name_their_columns_differently() {
     refused(&[&["rollout", &unrepeated], &columns[..], &unique].concat(), "needs --u as well, for datablations");
 }
 
-/// The table of docs/fits.md: the three sets that an independent table of ten names, and its geometric means, in percent.
-/// Its numbers for Huber's loss, or the upper ones of a range, are what no law here may exceed.
+/// The table of docs/fits.md in percent: three sets of those behind an independent table, and their geometric means, which
+/// may not be above that table's. Of a range there, the lower end counts.
 #[test]
 fn the_largest_published_runs_are_predicted_no_worse_than_the_reference() {
     let chinchilla = format!("{FITS}/chinchilla.csv:drop-highest=5");
@@ -81,8 +81,8 @@ fn the_largest_published_runs_are_predicted_no_worse_than_the_reference() {
         ("chinchilla", [1.0526, 0.8397, 0.9906], 0.957, 1.30),
         ("interaction", [1.0526, 0.8454, 0.9906], 0.959, 1.36),
         ("gamma", [0.9809, 0.8348, 1.7254], 1.122, 1.30),
-        ("power+floor", [1.0197, 0.9295, 2.3153], 1.300, 1.82),
-        ("no-floor", [2.4114, 2.2500, 3.2282], 2.597, 2.94),
+        ("power+floor", [1.0197, 0.9295, 2.3153], 1.300, 1.68),
+        ("no-floor", [2.4114, 2.2500, 3.2282], 2.597, 2.76),
     ] {
         for (data, error) in ["chinchilla", "kyo_takano", "gadre"].into_iter().zip(errors) {
             near(&row(&all, "rows", &[("data", data), ("form", form)])["error_percent"], error, 1e-4);
