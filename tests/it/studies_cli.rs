@@ -61,7 +61,7 @@ fn rollout_takes_tables_that_name_their_columns_differently() {
     refused(&[&["rollout", &wrong], &columns[..]].concat(), "is not OPTION=VALUE");
     refused(&["rollout", &gadre, "--n", "n", "--y", "loss"], "--x, or --n and --d, have to name the columns");
     let none = format!("{FITS}/chinchilla.csv:drop-highest=few");
-    refused(&[&["rollout", &none], &columns[..]].concat(), "drop-highest=few of");
+    refused(&[&["rollout", &none], &columns[..]].concat(), "chinchilla.csv is no count of rows");
     let unique = ["--forms", "data-constrained"];
     refused(&[&["rollout", &unrepeated], &columns[..], &unique].concat(), "needs --u as well, for datablations");
 }

@@ -67,9 +67,9 @@ impl TableArg {
                 "u" => columns.u = Some(value.clone()),
                 "group" => columns.group = Some(value.clone()),
                 DROP_HIGHEST => {
-                    let refused =
-                        || usage(format!("{DROP_HIGHEST}={value} of {}: a count of rows", self.file.display()));
-                    columns.drop_highest = value.parse().map_err(|_| refused())?;
+                    let file = self.file.display();
+                    let refused = |_| usage(format!("{DROP_HIGHEST}={value} of {file} is no count of rows, such as 5"));
+                    columns.drop_highest = value.parse::<usize>().map_err(refused)?;
                 }
                 _ => columns.condition = Some(value.clone()),
             }
@@ -118,10 +118,11 @@ pub(super) fn data_sets(tables: &[TableArg], columns: &ColumnArgs, quiet: bool) 
         let (known, wanted): (Vec<Input>, Vec<String>) =
             named.into_iter().filter_map(|(input, column)| Some((input, column.clone()?))).unzip();
         let source = columns.read(&table.file, wanted)?;
-        if !quiet {
-            source.say();
-        }
         let of_table = table.name(tables);
+        if !quiet {
+            let which = if tables.len() > 1 { format!("{of_table}: ") } else { String::new() };
+            source.notes().iter().for_each(|note| output::note(&format!("{which}{note}")));
+        }
         for group in source.groups().into_iter().filter(|group| !group.rows.is_empty()) {
             let name = match &group.name {
                 None => of_table.clone(),
