@@ -5,7 +5,8 @@ use std::path::Path;
 use lossfloor::analysis::conditioning::conditioning;
 use lossfloor::analysis::forms::{power, power_floor};
 use lossfloor::analysis::{
-    Columns, Fit, FitError, FitOptions, FitStatus, IntervalMethod, Objective, Row, Sample, Table, fit, forms, presets,
+    Columns, Fit, FitError, FitOptions, FitStatus, IntervalMethod, Law, Objective, Row, Sample, Table, fit, forms,
+    presets,
 };
 use lossfloor::expression::Expression;
 use proptest::prelude::*;
@@ -288,10 +289,11 @@ fn chinchilla_optima_are_the_known_ones() {
     }
 }
 
-/// Errors of 4,000 resamples against those of an independent bootstrap with as many.
+/// Errors of 20,000 resamples against those of an independent bootstrap with 4,000. With 4,000 here as well, an end of an
+/// interval would have a standard error of 2 % of the width from each side.
 #[test]
 fn chinchilla_resamples_spread_as_published() {
-    let options = two_variables(Objective::Huber(1e-3), IntervalMethod::Bootstrap(4000));
+    let options = two_variables(Objective::Huber(1e-3), IntervalMethod::Bootstrap(20_000));
     let fit = fit(&chinchilla(5), &options).unwrap();
     for (name, se, share) in [
         ("A", 122.0, 0.05),
@@ -303,28 +305,31 @@ fn chinchilla_resamples_spread_as_published() {
         near(name, fit.estimate(name).unwrap().se.unwrap() / se, 1.0, share);
     }
     let resamples = fit.resamples.as_ref().unwrap();
-    let p = |k: usize| move |law: &lossfloor::analysis::Law| law.parameters[k];
-    let log = |k: usize| move |law: &lossfloor::analysis::Law| law.parameters[k].ln();
+    let p = |k: usize| move |law: &Law| law.parameters[k];
+    let log = |k: usize| move |law: &Law| law.parameters[k].ln();
     for (k, se) in [0.2556, 0.4137, 0.01402].into_iter().enumerate() {
         near("se of a logarithm", resamples.of(log(k)).0 / se, 1.0, 0.05);
     }
-    let a_opt = |law: &lossfloor::analysis::Law| law.parameters[4] / (law.parameters[3] + law.parameters[4]);
+    let a_opt = |law: &Law| law.parameters[4] / (law.parameters[3] + law.parameters[4]);
     let intervals = [
         (fit.estimate("A").unwrap().interval.unwrap(), [284.0, 737.0]),
+        (fit.estimate("B").unwrap().interval.unwrap(), [1073.0, 5914.0]),
         (fit.estimate("E").unwrap().interval.unwrap(), [1.7706, 1.8696]),
         (fit.estimate("alpha").unwrap().interval.unwrap(), [0.3165, 0.3729]),
         (fit.estimate("beta").unwrap().interval.unwrap(), [0.3329, 0.4165]),
         (resamples.of(a_opt).1, [0.4816, 0.5563]),
     ];
     for (got, [lo, hi]) in intervals {
-        // Percentiles of 4,000 draws have a standard error of about 2 % of the width each.
-        let tolerance = 0.04 * (hi - lo);
+        let tolerance = 0.02 * (hi - lo);
         near("low", got.lo.unwrap(), lo, tolerance);
         near("high", got.hi.unwrap(), hi, tolerance);
     }
-    for (f, g, want) in [(0, 3, 0.9994), (1, 4, 0.9997), (2, 3, 0.596), (2, 4, 0.604)] {
-        // Between seeds the two smaller ones spread with a standard deviation of 0.014.
-        near("correlation", resamples.correlation(log(f), p(g)), want, if want > 0.9 { 1e-3 } else { 0.04 });
+    // Of a second independent bootstrap, with 20,000 resamples as well. The first has 0.596 for the third: with 4,000 draws
+    // its standard error is 0.014.
+    for (f, g, want, tolerance) in
+        [(0, 3, 0.9993, 2e-4), (1, 4, 0.9997, 2e-4), (2, 3, 0.5872, 0.01), (2, 4, 0.6046, 0.01)]
+    {
+        near("correlation", resamples.correlation(log(f), p(g)), want, tolerance);
     }
 }
 
@@ -452,4 +457,25 @@ fn the_optimum_of_the_repetition_law_is_not_the_published_one() {
         options.given.push(lossfloor::analysis::Given { name: name.to_owned(), value });
     }
     near("published objective", fit(&sample, &options).unwrap().objective, 0.015825936570763588, 1e-8);
+
+    // All seven constants fitted. An independent minimiser comes to the same optimum of this law, in which U_N stays that
+    // of the published single-epoch law. Where U_N follows the fitted constants its optimum is 0.0065658956, with R_N
+    // beyond all bounds: N' = N, so that U_N does not matter, and this law is as good there.
+    options.given.clear();
+    let free = fit(&sample, &options).unwrap();
+    assert_eq!(free.status, FitStatus::Converged);
+    near("objective of seven", free.objective, 0.006_364_961_617, 1e-12);
+    let parameters = vec![54.0726, 22720.2, 1.83142, 0.212353, 0.466289, 25.168, 1e12];
+    let followed = Law { form: preset.form(), parameters };
+    near("objective where U_N follows", huber(&followed, &sample, 1e-3), 0.0065658956, 1e-10);
+    near("objective, summed here", huber(&free.law, &sample, 1e-3), free.objective, 1e-12);
+}
+
+/// Σ of Huber's loss of log residuals.
+fn huber(law: &Law, sample: &Sample, delta: f64) -> f64 {
+    let of = |(predicted, y): (&f64, &f64)| {
+        let r = (predicted / y).ln().abs();
+        if r <= delta { 0.5 * r * r } else { delta * (r - 0.5 * delta) }
+    };
+    law.losses(&sample.inputs).iter().zip(&sample.y).map(of).sum()
 }

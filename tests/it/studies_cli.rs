@@ -60,8 +60,40 @@ fn rollout_takes_tables_that_name_their_columns_differently() {
     let wrong = format!("{FITS}/gadre.csv:loss=loss_c4_val");
     refused(&[&["rollout", &wrong], &columns[..]].concat(), "is not OPTION=VALUE");
     refused(&["rollout", &gadre, "--n", "n", "--y", "loss"], "--x, or --n and --d, have to name the columns");
+    let none = format!("{FITS}/chinchilla.csv:drop-highest=few");
+    refused(&[&["rollout", &none], &columns[..]].concat(), "chinchilla.csv is no count of rows");
     let unique = ["--forms", "data-constrained"];
     refused(&[&["rollout", &unrepeated], &columns[..], &unique].concat(), "needs --u as well, for datablations");
+}
+
+/// The table of docs/fits.md in percent: three sets of those behind an independent table, and their geometric means, which
+/// may not be above that table's. Of a range there, the lower end counts.
+#[test]
+fn the_largest_published_runs_are_predicted_no_worse_than_the_reference() {
+    let chinchilla = format!("{FITS}/chinchilla.csv:drop-highest=5");
+    let kyo = format!("{FITS}/kyo_takano.csv");
+    let gadre = format!("{FITS}/gadre.csv:y=loss_c4_val,where=dataset == rpj");
+    let columns = ["--n", "n", "--d", "d", "--y", "loss"];
+    let options = ["--losses", "huber:1e-3", "--forms", "tied,chinchilla,interaction,gamma,power+floor,no-floor"];
+    let all = document(&[&["rollout", &chinchilla, &kyo, &gadre], &columns[..], &options].concat());
+    for (form, errors, mean, reference) in [
+        ("tied", [0.8331, 0.6763, 0.8325], 0.777, 1.07),
+        ("chinchilla", [1.0526, 0.8397, 0.9906], 0.957, 1.30),
+        ("interaction", [1.0526, 0.8454, 0.9906], 0.959, 1.36),
+        ("gamma", [0.9809, 0.8348, 1.7254], 1.122, 1.30),
+        ("power+floor", [1.0197, 0.9295, 2.3153], 1.300, 1.68),
+        ("no-floor", [2.4114, 2.2500, 3.2282], 2.597, 2.76),
+    ] {
+        for (data, error) in ["chinchilla", "kyo_takano", "gadre"].into_iter().zip(errors) {
+            near(&row(&all, "rows", &[("data", data), ("form", form)])["error_percent"], error, 1e-4);
+        }
+        let overall = &row(&all, "rows", &[("data", "geometric mean"), ("form", form)])["error_percent"];
+        near(overall, mean, 1e-3);
+        assert!(overall.as_f64() <= Some(reference), "{form}: {overall}");
+    }
+    for (data, held) in [("chinchilla", 48), ("kyo_takano", 47), ("gadre", 7)] {
+        assert_eq!(row(&all, "rows", &[("data", data)])["held"], held);
+    }
 }
 
 #[test]

@@ -34,8 +34,8 @@ const COLUMNS: &[&str] = &[
 #[derive(clap::Args, Debug)]
 pub struct RolloutArgs {
     /// Tables of results: .csv, .jsonl or .parquet; each group of each is a data set. What is said of one table alone
-    /// stands behind its name: gadre.csv:y=loss_c4_val,group=dataset or 'runs.csv:where=d <= u'; of x, n, d, u, y, group
-    /// and, last, where
+    /// stands behind its name: gadre.csv:y=loss_c4_val,group=dataset or 'runs.csv:where=d <= u'; of x, n, d, u, y, group,
+    /// drop-highest and, last, where
     #[arg(required = true, value_name = "FILE[:OPTION=VALUE,...]")]
     tables: Vec<TableArg>,
     #[command(flatten)]

@@ -21,7 +21,8 @@ pub struct TableArg {
 }
 
 /// What may be said of a table alone. A condition may hold commas, so that it comes last.
-const OWN: [&str; 7] = ["x", "n", "d", "u", "y", "group", CONDITION];
+const OWN: [&str; 8] = ["x", "n", "d", "u", "y", "group", DROP_HIGHEST, CONDITION];
+const DROP_HIGHEST: &str = "drop-highest";
 const CONDITION: &str = "where";
 /// What the names of tables end in.
 const ENDINGS: [&str; 3] = [".csv:", ".jsonl:", ".parquet:"];
@@ -55,7 +56,7 @@ impl FromStr for TableArg {
 
 impl TableArg {
     /// The columns and rows of this table, where `all` is said of every table.
-    fn columns(&self, all: &ColumnArgs) -> ColumnArgs {
+    fn columns(&self, all: &ColumnArgs) -> anyhow::Result<ColumnArgs> {
         let mut columns = all.clone();
         for (key, value) in &self.own {
             match key.as_str() {
@@ -65,10 +66,15 @@ impl TableArg {
                 "d" => columns.d = Some(value.clone()),
                 "u" => columns.u = Some(value.clone()),
                 "group" => columns.group = Some(value.clone()),
+                DROP_HIGHEST => {
+                    let file = self.file.display();
+                    let refused = |_| usage(format!("{DROP_HIGHEST}={value} of {file} is no count of rows, such as 5"));
+                    columns.drop_highest = value.parse::<usize>().map_err(refused)?;
+                }
                 _ => columns.condition = Some(value.clone()),
             }
         }
-        columns
+        Ok(columns)
     }
 
     /// What it is called among `all`: the file's name without its ending, where that is enough.
@@ -99,7 +105,7 @@ pub(super) struct DataSet {
 pub(super) fn data_sets(tables: &[TableArg], columns: &ColumnArgs, quiet: bool) -> anyhow::Result<Vec<DataSet>> {
     let mut out: Vec<DataSet> = Vec::new();
     for table in tables {
-        let columns = table.columns(columns);
+        let columns = table.columns(columns)?;
         if columns.x.is_none() && (columns.n.is_none() || columns.d.is_none()) {
             return Err(usage("--x, or --n and --d, have to name the columns of the scale"));
         }
@@ -112,10 +118,11 @@ pub(super) fn data_sets(tables: &[TableArg], columns: &ColumnArgs, quiet: bool) 
         let (known, wanted): (Vec<Input>, Vec<String>) =
             named.into_iter().filter_map(|(input, column)| Some((input, column.clone()?))).unzip();
         let source = columns.read(&table.file, wanted)?;
-        if !quiet {
-            source.say();
-        }
         let of_table = table.name(tables);
+        if !quiet {
+            let which = if tables.len() > 1 { format!("{of_table}: ") } else { String::new() };
+            source.notes().iter().for_each(|note| output::note(&format!("{which}{note}")));
+        }
         for group in source.groups().into_iter().filter(|group| !group.rows.is_empty()) {
             let name = match &group.name {
                 None => of_table.clone(),
@@ -190,7 +197,10 @@ mod tests {
         assert_eq!(arg.own, expected);
         assert_eq!(table("plain.jsonl").own, []);
         for (text, expected) in [
-            ("c.csv:loss=y", "'loss=y' of c.csv is not OPTION=VALUE; the options are x, n, d, u, y, group, where"),
+            (
+                "c.csv:loss=y",
+                "'loss=y' of c.csv is not OPTION=VALUE; the options are x, n, d, u, y, group, drop-highest, where",
+            ),
             ("c.csv:y=", "'y=' of c.csv is not OPTION=VALUE"),
             ("c.csv:y=a,y=b", "'y' is said twice of c.csv"),
         ] {
