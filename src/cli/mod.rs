@@ -6,6 +6,7 @@ mod exchange;
 mod fits;
 mod model;
 pub mod output;
+mod picture;
 pub mod reproduce;
 pub mod sweep;
 

@@ -452,6 +452,7 @@ fn charts(width: Width) -> Vec<(&'static str, Chart)> {
         ("evaluation", evaluation(width)),
         ("loss_curves", loss_curves(width)),
         ("coverage", coverage(width)),
+        ("latency", super::figures::latency::sample(width)),
         ("extremes", extremes(width)),
     ]
 }

@@ -146,6 +146,7 @@ fn nothing_to_draw_is_an_error() {
         Evaluation::default().chart(),
         LossCurves::default().chart(),
         Coverage::default().chart(),
+        Latency::default().chart(),
     ];
     for chart in empty {
         assert!(matches!(chart.svg(), Err(PlotError::NoPoints)), "{chart:?}");

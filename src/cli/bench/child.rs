@@ -1,5 +1,6 @@
 //! One process for each job, so that neither its memory nor its start-up depends on the one before.
 
+use crate::cli::{ExitStatus, output};
 use serde::de::DeserializeOwned;
 
 /// Set for the processes that run one job.
@@ -10,8 +11,21 @@ pub(super) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// This program again with the same options, for one job of those that the command line may name.
-pub(super) fn in_child<T: DeserializeOwned>(job: &str, named: &[String]) -> anyhow::Result<T> {
+/// What this program prints as JSON for each job alone, with the same options; `named` are the jobs as the command line
+/// has them. A job that fails is noted and left out, and the status says so.
+pub(super) fn in_children<T: DeserializeOwned>(jobs: &[String], named: &[String]) -> (Vec<T>, ExitStatus) {
+    let mut results = Vec::new();
+    for job in jobs {
+        match in_child(job, named) {
+            Ok(result) => results.push(result),
+            Err(why) => output::note(&format!("{job}: {why}")),
+        }
+    }
+    let status = if results.len() == jobs.len() { ExitStatus::Done } else { ExitStatus::Internal };
+    (results, status)
+}
+
+fn in_child<T: DeserializeOwned>(job: &str, named: &[String]) -> anyhow::Result<T> {
     let options = std::env::args().skip(1).filter(|argument| !named.contains(argument));
     let child = std::process::Command::new(std::env::current_exe()?)
         .args(options)

@@ -1,10 +1,12 @@
 //! `lossfloor bench fit`
 
+use super::document;
 use crate::analysis::{self, Columns, FitOptions, IntervalMethod, Objective, Sample, Table, forms};
 use crate::cli::{ExitStatus, output, usage};
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
+use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -27,6 +29,7 @@ pub struct FitArgs {
 }
 
 /// One measurement.
+#[derive(Serialize)]
 struct Line {
     what: String,
     seconds: f64,
@@ -42,9 +45,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitStatus> {
     let lines = [one(&sample)?, grid(&sample)?, resamples(&sample, args.draws)?, groups(args.groups)];
     let threads = rayon::current_num_threads();
     if args.json {
-        let rows = lines.iter().map(|l| json!({ "what": l.what, "seconds": l.seconds, "note": l.note }));
-        let device = format!("cpu, {threads} threads");
-        output::json(&json!({ "device": device, "ceilings": {}, "rows": rows.collect::<Vec<_>>() }))?;
+        document::print(&format!("cpu, {threads} threads"), json!({}), &lines)?;
     } else {
         let mut table = output::table(&["what", "seconds", ""]);
         for line in &lines {
@@ -99,6 +100,7 @@ fn grid(sample: &Sample) -> anyhow::Result<Line> {
     Ok(Line { what, seconds, note: format!("{reached} reach {best:.16}") })
 }
 
+/// The fit with a bootstrap of that many draws, each a fit of its own.
 fn resamples(sample: &Sample, draws: usize) -> anyhow::Result<Line> {
     let begin = Instant::now();
     let fit = analysis::fit(sample, &options(IntervalMethod::Bootstrap(draws))).map_err(usage)?;

@@ -2,6 +2,8 @@
 
 use super::super::device::{DeviceArg, check_kernels, pick};
 use super::super::{ExitStatus, output};
+use super::document;
+use super::model::at_least_one;
 use super::timing::{Ceilings, median, time, wait};
 use crate::bridge::autograd::{CustomFunction, Forward, apply};
 use crate::ops::Backend;
@@ -9,6 +11,7 @@ use crate::ops::causal_conv1d::{Activation, causal_conv1d};
 use crate::ops::selective_scan::{ScanInputs, selective_scan};
 use crate::train::device_name;
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -20,16 +23,16 @@ pub struct KernelArgs {
     #[arg(long, default_value = "cpu")]
     device: DeviceArg,
     /// Rows
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..), default_value_t = 4)]
     batch: i64,
     /// Time steps
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..), default_value_t = 512)]
     length: i64,
     /// Channels
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..), default_value_t = 256)]
     channels: i64,
     /// Rounds, each timing every kernel once; the median counts
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, value_parser = at_least_one, default_value_t = 7)]
     rounds: usize,
     /// Print one JSON document
     #[arg(long)]
@@ -167,6 +170,16 @@ pub fn run(args: &KernelArgs) -> anyhow::Result<ExitStatus> {
 /// Shapes that GPU kernels are timed at: batch, length, channels.
 const GPU_SHAPES: [[i64; 3]; 3] = [[8, 4096, 1984], [8, 4096, 3968], [1, 32_768, 3968]];
 
+/// A kernel beside the time that its bytes need.
+#[derive(Serialize)]
+struct GpuRow {
+    kernel: &'static str,
+    /// Batch, length, channels.
+    shape: String,
+    ms: f64,
+    floor_ms: f64,
+}
+
 /// bf16 kernels beside the time that their bytes need at the measured copy speed.
 fn on_gpu(args: &KernelArgs, device: Device) -> anyhow::Result<ExitStatus> {
     let ceilings = Ceilings::measure(device);
@@ -184,20 +197,16 @@ fn on_gpu(args: &KernelArgs, device: Device) -> anyhow::Result<ExitStatus> {
                 (Kernel::CausalConv1d, Direction::Both) => 2 + 3,
             };
             let floor_ms = (passes * 2 * batch * length * channels) as f64 / ceilings.copy_tbps / 1e9;
-            rows.push((name, format!("{batch}, {length}, {channels}"), ms, floor_ms));
+            rows.push(GpuRow { kernel: name, shape: format!("{batch}, {length}, {channels}"), ms, floor_ms });
         }
     }
     if args.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, shape, ms, floor)| json!({ "kernel": name, "shape": shape, "ms": ms, "floor_ms": floor }))
-            .collect();
-        output::json(&json!({ "device": device_name(device), "ceilings": ceilings, "rows": rows }))?;
+        document::print(&device_name(device), ceilings, &rows)?;
     } else {
         let mut table = output::table(&["kernel", "batch, length, channels", "ms", "floor ms", "of floor"]);
-        for (name, shape, ms, floor) in rows {
-            let share = format!("{:.1} x", ms / floor);
-            table.add_row([name.to_owned(), shape, format!("{ms:.3}"), format!("{floor:.3}"), share]);
+        for GpuRow { kernel, shape, ms, floor_ms } in rows {
+            let share = format!("{:.1} x", ms / floor_ms);
+            table.add_row([kernel.to_owned(), shape, format!("{ms:.3}"), format!("{floor_ms:.3}"), share]);
         }
         let head = format!("{}; bf16, state {STATES}; copy {:.2} TB/s", device_name(device), ceilings.copy_tbps);
         output::print(&format!("{head}\n{table}"))?;
@@ -205,10 +214,22 @@ fn on_gpu(args: &KernelArgs, device: Device) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
+/// A kernel beside its reference.
+#[derive(Serialize)]
+struct CpuRow<'a> {
+    kernel: &'static str,
+    shape: &'a str,
+    fused_ms: f64,
+    reference_ms: f64,
+    ratio: f64,
+}
+
 /// fp32 kernels and their references, in turn.
 fn on_cpu(args: &KernelArgs, device: Device) -> anyhow::Result<ExitStatus> {
     let inputs = Inputs::new(args.batch, args.length, args.channels, Kind::Float, device);
     let dy = Tensor::ones([args.batch, args.length, args.channels], (Kind::Float, device));
+    let shape =
+        format!("batch {}, length {}, channels {}, state {STATES}, fp32", args.batch, args.length, args.channels);
     let mut rows = Vec::new();
     for (name, kernel, direction) in CASES {
         let (mut fused, mut reference) = (Vec::new(), Vec::new());
@@ -224,32 +245,19 @@ fn on_cpu(args: &KernelArgs, device: Device) -> anyhow::Result<ExitStatus> {
                 }
             }
         }
-        rows.push((name, median(&mut fused), median(&mut reference)));
+        let (fused_ms, reference_ms) = (median(&mut fused), median(&mut reference));
+        rows.push(CpuRow { kernel: name, shape: &shape, fused_ms, reference_ms, ratio: reference_ms / fused_ms });
     }
-    let shape =
-        format!("batch {}, length {}, channels {}, state {STATES}, fp32", args.batch, args.length, args.channels);
+    let threads = tch::get_num_threads();
     if args.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, fused, reference)| {
-                json!({ "kernel": name, "shape": shape, "fused_ms": fused, "reference_ms": reference,
-                        "ratio": reference / fused })
-            })
-            .collect();
-        let threads = tch::get_num_threads();
-        output::json(&json!({ "device": device_name(device), "ceilings": { "cpu_threads": threads }, "rows": rows }))?;
+        document::print(&device_name(device), json!({ "cpu_threads": threads }), &rows)?;
     } else {
         let mut table = output::table(&["kernel", "ours ms", "LibTorch ms", "faster by"]);
-        for (name, fused, reference) in &rows {
-            let ratio = format!("{:.1} x", reference / fused);
-            table.add_row([(*name).to_owned(), format!("{fused:.2}"), format!("{reference:.2}"), ratio]);
+        for row in &rows {
+            let (fused, reference) = (format!("{:.2}", row.fused_ms), format!("{:.2}", row.reference_ms));
+            table.add_row([row.kernel.to_owned(), fused, reference, format!("{:.1} x", row.ratio)]);
         }
-        let head = format!(
-            "{shape}; {} with {} threads; medians of {}",
-            device_name(device),
-            tch::get_num_threads(),
-            args.rounds
-        );
+        let head = format!("{shape}; {} with {threads} threads; medians of {}", device_name(device), args.rounds);
         output::print(&format!("{head}\n{table}"))?;
     }
     Ok(ExitStatus::Done)

@@ -2,8 +2,8 @@
 
 #[cfg(feature = "torch")]
 mod child;
-#[cfg(feature = "torch")]
 mod decode;
+mod document;
 mod fit;
 #[cfg(feature = "torch")]
 mod kernels;
@@ -33,6 +33,9 @@ pub enum BenchCommand {
     /// Prompts read and tokens generated with random weights: time to the first token, tokens/s, the floor that memory sets
     #[cfg(feature = "torch")]
     Decode(decode::DecodeArgs),
+    /// Draw what `bench decode --json` printed: latency against throughput, by tokens generated and by length of prompts,
+    /// beside the floor that memory sets
+    Plot(decode::plot::PlotArgs),
 }
 
 pub fn run(command: BenchCommand) -> anyhow::Result<ExitStatus> {
@@ -53,5 +56,6 @@ pub fn run(command: BenchCommand) -> anyhow::Result<ExitStatus> {
             runtime::use_threads(None)?;
             decode::run(&args)
         }
+        BenchCommand::Plot(args) => decode::plot::run(&args),
     }
 }

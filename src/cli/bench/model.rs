@@ -45,3 +45,8 @@ pub(super) fn shape_of(architecture: &dyn Architecture, depth: usize, width: Opt
     let n_kv_heads = (n_heads / 4).max(1);
     ModelShape { d_model, d_mlp: 4 * d_model, n_heads, n_kv_heads, head_dim: 64, ..published }
 }
+
+/// A number of things of which there is at least one.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected a whole number from 1, such as 8".to_owned())
+}

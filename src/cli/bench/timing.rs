@@ -31,6 +31,12 @@ pub(super) fn time(device: Device, rounds: usize, calls: usize, mut body: impl F
     median(&mut times)
 }
 
+/// Highest memory of tensors so far, GiB; `None` on a CPU.
+pub(super) fn peak_gib(device: Device) -> anyhow::Result<Option<f64>> {
+    let Device::Cuda(index) = device else { return Ok(None) };
+    Ok(Some(crate::bridge::peak_memory(index)? as f64 / (1u64 << 30) as f64))
+}
+
 /// What a GPU can do at best, measured: a large bf16 product on random data, and a large copy.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub(super) struct Ceilings {
@@ -40,6 +46,16 @@ pub(super) struct Ceilings {
 }
 
 impl Ceilings {
+    /// Of a GPU; a CPU is not measured.
+    pub(super) fn of(device: Device) -> Option<Self> {
+        matches!(device, Device::Cuda(_)).then(|| Self::measure(device))
+    }
+
+    /// As documents have them: nothing listed where nothing was measured.
+    pub(super) fn listed(ceilings: Option<Self>) -> serde_json::Value {
+        ceilings.map_or_else(|| serde_json::json!({}), |ceilings| serde_json::json!(ceilings))
+    }
+
     pub(super) fn measure(device: Device) -> Self {
         const SIDE: i64 = 8192;
         let random = || Tensor::randn([SIDE, SIDE], (Kind::Float, device)).to_kind(Kind::BFloat16);

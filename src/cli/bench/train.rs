@@ -2,9 +2,10 @@
 
 use super::super::ranks::free_port;
 use super::super::{ExitStatus, output, usage};
-use super::child::{in_child, is_child};
-use super::model::{ComputeArgs, shape_of};
-use super::timing::{Ceilings, median, wait};
+use super::child::{in_children, is_child};
+use super::document;
+use super::model::{ComputeArgs, at_least_one, shape_of};
+use super::timing::{Ceilings, median, peak_gib, wait};
 use crate::arch::cost::FlopsPerToken;
 use crate::arch::{self, ModelConfig, ModelShape};
 use crate::nn::{DecoderLm, ForwardOptions, ParamStore, RopeTable};
@@ -41,7 +42,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 32_000)]
     vocab: usize,
     /// Steps that are timed; the median counts
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, value_parser = at_least_one, default_value_t = 8)]
     steps: usize,
     /// Print one JSON document
     #[arg(long)]
@@ -114,7 +115,8 @@ impl Job {
             || usage(format!("'{text}' is no model; write ARCH:DEPTH:ROWS[:LENGTH[:WIDTH]], such as sambay:8:8"));
         let parts: Vec<&str> = text.split(':').collect();
         let [name, numbers @ ..] = parts.as_slice() else { return Err(refuse()) };
-        let numbers: Vec<usize> = numbers.iter().map(|n| n.parse().map_err(|_| refuse())).collect::<Result<_, _>>()?;
+        let numbers: Vec<usize> =
+            numbers.iter().map(|n| at_least_one(n).map_err(|_| refuse())).collect::<Result<_, _>>()?;
         let (depth, rows, rest) = match numbers.as_slice() {
             [depth, rows, rest @ ..] if rest.len() <= 2 => (*depth, *rows, rest),
             _ => return Err(refuse()),
@@ -125,7 +127,7 @@ impl Job {
         Ok(Self { name: text.to_owned(), architecture, shape, rows, length: rest.first().copied().unwrap_or(4096) })
     }
 
-    fn run(&self, args: &TrainArgs, device: Device, backend: Backend) -> anyhow::Result<Row> {
+    fn run(&self, args: &TrainArgs, device: Device) -> anyhow::Result<Row> {
         let model = ModelConfig::new(self.architecture, self.shape.clone()).map_err(usage)?;
         let scaling = ModelScaling {
             parametrization: Parametrization::MupPlusPlus,
@@ -134,7 +136,7 @@ impl Job {
             tied: false,
             out_init_div: OutInitDiv::Auto,
         };
-        let precision = args.compute.precision();
+        let (precision, backend) = (args.compute.precision(), args.compute.backend());
         let params = ParamStore::init(&model, &scaling, 1, device).into_arena(precision);
         let options = ForwardOptions { backend, precision, rope_table: RopeTable::RoundedToBf16 };
         let lm = DecoderLm::new(&model, &scaling, &params, options);
@@ -146,15 +148,8 @@ impl Job {
         let reduction = ranks.overlaps(device).then(|| OverlappedSum::new(ranks.clone(), &params));
         let sharing = Sharing { ranks: ranks.clone(), ..Sharing::alone() };
         let mut optimizer = AdamW::new(&params, &scaling, settings, backend, sharing);
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        let ids: Vec<i64> =
-            (0..self.rows * (self.length + 1)).map(|_| rng.random_range(0..self.shape.vocab_size as i64)).collect();
-        let (mut times, mut losses) = (Vec::new(), Vec::new());
-        let mut third_step_s = 0.0;
-        // Five steps before the clock counts: warm-up, and the step that is recorded.
-        for step in 0..args.steps + 5 {
-            wait(device);
-            let start = Instant::now();
+        let ids = self.random_tokens();
+        let step = || -> anyhow::Result<f64> {
             gradients.run(&ids, reduction.as_ref())?;
             if reduction.is_none() {
                 ranks.begin_sum(&params.arena().expect("parameters in training are in an arena").grads)?;
@@ -162,34 +157,66 @@ impl Job {
             ranks.begin_sum(gradients.vote(false, false))?;
             ranks.wait()?;
             optimizer.step(&params, 1e-4)?;
+            // Reading both waits for the device, as a run does.
             let (loss, _) = (gradients.totals().loss, optimizer.norm());
+            Ok(loss)
+        };
+        let course = Course::of(args.steps, device, step)?;
+        let tokens = (self.rows * self.length) as f64;
+        let flops = FlopsPerToken::of(&model, self.architecture, self.length).counted * tokens;
+        Ok(Row {
+            model: self.name.clone(),
+            tokens_per_s: tokens / course.step_s,
+            step_ms: course.step_s * 1e3,
+            tflops: flops / course.step_s / 1e12,
+            peak_gib: peak_gib(device)?,
+            third_step_s: course.third_step_s,
+            losses: course.losses,
+        })
+    }
+
+    /// Random rows, one token longer than what is trained on.
+    fn random_tokens(&self) -> Vec<i64> {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let vocab = self.shape.vocab_size as i64;
+        (0..self.rows * (self.length + 1)).map(|_| rng.random_range(0..vocab)).collect()
+    }
+}
+
+/// Steps before the clock counts: warm-up, and the one that is recorded.
+const WARM_UP: usize = 5;
+/// Losses that are kept.
+const LOSSES: usize = 8;
+
+/// What the steps of one model did.
+struct Course {
+    /// Median seconds of a step.
+    step_s: f64,
+    third_step_s: f64,
+    losses: Vec<Option<f64>>,
+}
+
+impl Course {
+    /// Times `steps` calls of `step`, which gives its loss, after those of the warm-up.
+    fn of(steps: usize, device: Device, mut step: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<Self> {
+        let (mut times, mut losses) = (Vec::new(), Vec::new());
+        let mut third_step_s = 0.0;
+        for done in 0..steps + WARM_UP {
             wait(device);
-            if step < 8 {
+            let start = Instant::now();
+            let loss = step()?;
+            wait(device);
+            if done < LOSSES {
                 losses.push(loss.is_finite().then_some(loss));
             }
-            if step >= 5 {
+            if done >= WARM_UP {
                 times.push(start.elapsed().as_secs_f64());
             }
-            if step == 2 {
+            if done == 2 {
                 third_step_s = since_process_start();
             }
         }
-        let step_s = median(&mut times);
-        let tokens = (self.rows * self.length) as f64;
-        let flops = FlopsPerToken::of(&model, self.architecture, self.length).counted * tokens;
-        let peak_gib = match device {
-            Device::Cuda(index) => Some(crate::bridge::peak_memory(index)? as f64 / (1u64 << 30) as f64),
-            _ => None,
-        };
-        Ok(Row {
-            model: self.name.clone(),
-            tokens_per_s: tokens / step_s,
-            step_ms: step_s * 1e3,
-            tflops: flops / step_s / 1e12,
-            peak_gib,
-            third_step_s,
-            losses,
-        })
+        Ok(Self { step_s: median(&mut times), third_step_s, losses })
     }
 }
 
@@ -205,43 +232,42 @@ fn since_process_start() -> f64 {
     read().unwrap_or(f64::NAN)
 }
 
+/// Runs `lossfloor bench train`.
 pub fn run(args: &TrainArgs) -> anyhow::Result<ExitStatus> {
-    let (device, backend) = (args.compute.device()?, args.compute.backend());
+    let device = args.compute.device()?;
     let jobs = args.models.iter().map(|text| Job::parse(text, args.vocab)).collect::<anyhow::Result<Vec<_>>>()?;
     if is_child() {
-        output::json(&jobs[0].run(args, device, backend)?)?;
+        output::json(&jobs[0].run(args, device)?)?;
         return Ok(ExitStatus::Done);
     }
-    let mut rows = Vec::new();
-    for job in &jobs {
-        match in_child::<Row>(&job.name, &args.models) {
-            Ok(row) => rows.push(row),
-            Err(why) => output::note(&format!("{}: {why}", job.name)),
-        }
-    }
-    let ceilings = matches!(device, Device::Cuda(_)).then(|| Ceilings::measure(device));
-    let complete = rows.len() == jobs.len();
+    let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
+    let (rows, status) = in_children::<Row>(&names, &args.models);
+    let ceilings = Ceilings::of(device);
     if args.json {
-        let ceilings = ceilings.map_or_else(|| serde_json::json!({}), |ceilings| serde_json::json!(ceilings));
-        output::json(&serde_json::json!({ "device": device_name(device), "ceilings": ceilings, "rows": rows }))?;
+        document::print(&device_name(device), Ceilings::listed(ceilings), &rows)?;
     } else {
+        let table = table(&rows, ceilings);
         let head = match ceilings {
             Some(c) => format!("; bf16 product {:.0} TFLOP/s, copy {:.2} TB/s", c.matmul_tflops, c.copy_tbps),
             None => String::new(),
         };
-        let mut table = output::table(&["model", "tokens/s", "step ms", "TFLOP/s", "of peak", "GiB", "3rd step s"]);
-        for row in &rows {
-            table.add_row([
-                row.model.clone(),
-                units::grouped(row.tokens_per_s as u64),
-                format!("{:.2}", row.step_ms),
-                format!("{:.0}", row.tflops),
-                ceilings.map_or_else(|| "-".to_owned(), |c| format!("{:.0} %", 100.0 * row.tflops / c.matmul_tflops)),
-                row.peak_gib.map_or_else(|| "-".to_owned(), |gib| format!("{gib:.1}")),
-                format!("{:.1}", row.third_step_s),
-            ]);
-        }
         output::print(&format!("{}{head}; medians of {} steps\n{table}", device_name(device), args.steps))?;
     }
-    Ok(if complete { ExitStatus::Done } else { ExitStatus::Internal })
+    Ok(status)
+}
+
+fn table(rows: &[Row], ceilings: Option<Ceilings>) -> comfy_table::Table {
+    let mut table = output::table(&["model", "tokens/s", "step ms", "TFLOP/s", "of peak", "GiB", "3rd step s"]);
+    for row in rows {
+        table.add_row([
+            row.model.clone(),
+            units::grouped(row.tokens_per_s as u64),
+            format!("{:.2}", row.step_ms),
+            format!("{:.0}", row.tflops),
+            ceilings.map_or_else(|| "-".to_owned(), |c| format!("{:.0} %", 100.0 * row.tflops / c.matmul_tflops)),
+            row.peak_gib.map_or_else(|| "-".to_owned(), |gib| format!("{gib:.1}")),
+            format!("{:.1}", row.third_step_s),
+        ]);
+    }
+    table
 }

@@ -1,10 +1,10 @@
 //! `lossfloor plot`
 
 use super::input::ColumnArgs;
-use super::{parse_form, picture};
+use super::parse_form;
 use crate::analysis::{self, FitOptions, Form};
-use crate::cli::{ExitStatus, exit, output, usage};
-use crate::plot::{Figure, FloorLine, Palette, SeriesPoint, Width};
+use crate::cli::{ExitStatus, exit, output, picture, usage};
+use crate::plot::{Figure, FloorLine, SeriesPoint};
 use crate::study::drawing;
 use std::path::PathBuf;
 
@@ -33,12 +33,8 @@ pub struct PlotArgs {
     /// Add a panel of measured minus fitted loss
     #[arg(long)]
     residuals: bool,
-    /// As wide as one column of a paper instead of a page
-    #[arg(long)]
-    column: bool,
-    /// Without colours
-    #[arg(long)]
-    grey: bool,
+    #[command(flatten)]
+    paper: picture::PaperArgs,
     /// Title above the figure
     #[arg(long)]
     title: Option<String>,
@@ -87,9 +83,8 @@ pub fn run(args: PlotArgs) -> anyhow::Result<ExitStatus> {
         series,
         floor: args.floor.map(|loss| FloorLine { loss, label: "true floor".to_owned() }),
         residuals: args.residuals,
-        width: if args.column { Width::Column } else { Width::Full },
+        width: args.paper.width(),
     };
-    let palette = if args.grey { Palette::Grey } else { Palette::Colour };
-    picture::write(&args.out, &figure.chart(), palette)?;
+    picture::write(&args.out, &figure.chart(), args.paper.palette())?;
     Ok(ExitStatus::Done)
 }

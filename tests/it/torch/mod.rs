@@ -1,5 +1,6 @@
 //! Tests that need LibTorch: on the CPU, and on a GPU where they are asked for.
 
+mod bench;
 mod decoding;
 mod golden;
 mod gpu;

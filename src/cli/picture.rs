@@ -1,15 +1,38 @@
 //! Figures that commands write.
 
 use crate::cli::{output, usage};
-use crate::plot::{Chart, Palette};
+use crate::plot::{Chart, Palette, Width};
 use std::path::Path;
+
+/// How a figure is printed.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct PaperArgs {
+    /// As wide as one column of a paper instead of a page
+    #[arg(long)]
+    column: bool,
+    /// Without colours
+    #[arg(long)]
+    grey: bool,
+}
+
+impl PaperArgs {
+    /// Width on paper.
+    pub fn width(self) -> Width {
+        if self.column { Width::Column } else { Width::Full }
+    }
+
+    /// Colours or greys.
+    pub fn palette(self) -> Palette {
+        if self.grey { Palette::Grey } else { Palette::Colour }
+    }
+}
 
 fn ending(file: &Path) -> String {
     file.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase()
 }
 
 /// Refuses the file of an option that is not one of a figure.
-pub(super) fn check(option: &str, file: &Path) -> anyhow::Result<()> {
+pub fn check(option: &str, file: &Path) -> anyhow::Result<()> {
     if ["svg", "png"].contains(&ending(file).as_str()) {
         return Ok(());
     }
@@ -17,7 +40,7 @@ pub(super) fn check(option: &str, file: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes a chart in the format of the file's ending, and says so.
-pub(super) fn write(file: &Path, chart: &Chart, palette: Palette) -> anyhow::Result<()> {
+pub fn write(file: &Path, chart: &Chart, palette: Palette) -> anyhow::Result<()> {
     let bytes = match ending(file).as_str() {
         "svg" => chart.svg_in(palette).map(String::into_bytes),
         _ => chart.png_in(palette),
