@@ -51,9 +51,42 @@ pub fn keep_kernels() {
 }
 
 /// What a panic of LibTorch's operations says in its first line, and the status of a process that ends with it.
-pub fn told_by(panic: &(dyn Any + Send)) -> (ExitStatus, &str) {
+pub fn told_by(panic: &(dyn Any + Send)) -> (ExitStatus, String) {
     let said = panic.downcast_ref::<String>().map(String::as_str);
-    let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-    let said = said.lines().next().unwrap_or_default();
-    (if tells_of_memory(said) { ExitStatus::OutOfMemory } else { ExitStatus::Internal }, said)
+    let said = first_line(said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic"));
+    let status = if tells_of_memory(said) { ExitStatus::OutOfMemory } else { ExitStatus::Internal };
+    // Which processes have how much of the rest, and how to set the allocator, is not what helps.
+    let end = said.find(" is free.").map_or(said.len(), |at| at + " is free".len());
+    (status, said[..end].to_owned())
+}
+
+/// The first line of a text, or of the error that a panicking `unwrap` quotes with its line breaks written out.
+fn first_line(said: &str) -> &str {
+    match said.split_once("Torch(\"") {
+        Some((_, quoted)) => quoted.split("\\n").next().unwrap_or(quoted).trim_end_matches("\")"),
+        None => said.lines().next().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_in_one_line() {
+        let error: Result<(), _> = Err(tch::TchError::Torch(
+            "CUDA out of memory. Tried to allocate 62.50 GiB. GPU 0 has a total capacity of 139.80 GiB of which 11.44 \
+             GiB is free. Process 802 has 518.00 MiB memory in use. See documentation\nException raised from malloc\n"
+                .to_owned(),
+        ));
+        let panic = std::panic::catch_unwind(|| error.unwrap()).unwrap_err();
+        let (status, said) = told_by(panic.as_ref());
+        let line = "CUDA out of memory. Tried to allocate 62.50 GiB. GPU 0 has a total capacity of 139.80 GiB of \
+                    which 11.44 GiB is free";
+        assert_eq!((status, said.as_str()), (ExitStatus::OutOfMemory, line));
+        let shapes: Result<(), _> = Err(tch::TchError::Torch("size mismatch".to_owned()));
+        let panic = std::panic::catch_unwind(|| shapes.unwrap()).unwrap_err();
+        assert_eq!(told_by(panic.as_ref()), (ExitStatus::Internal, "size mismatch".to_owned()));
+        assert_eq!(told_by(&"one\ntwo"), (ExitStatus::Internal, "one".to_owned()));
+    }
 }

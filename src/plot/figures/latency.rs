@@ -48,14 +48,18 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// The chart: up to three panels in a row on the full width, one in a column.
+    /// The chart: up to three panels in a row on the full width, of four two, one in a column.
     pub fn chart(&self) -> Chart {
         let legend = self.legend();
         let panels: Vec<_> = self.panels.iter().map(|panel| drawn(panel, &legend).into()).collect();
         Chart {
             title: self.title.clone(),
             width: self.width,
-            columns: if self.width == Width::Full { panels.len().clamp(1, 3) } else { 1 },
+            columns: match (self.width, panels.len()) {
+                (Width::Full, 4) => 2,
+                (Width::Full, count) => count.clamp(1, 3),
+                (Width::Column, _) => 1,
+            },
             panels,
             legend,
             caption_note: (!self.note.is_empty()).then(|| self.note.clone()),
