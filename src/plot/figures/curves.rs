@@ -31,7 +31,7 @@ pub struct LossCurves {
 }
 
 /// Points of a line at most; a figure has fewer pixels.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 1000;
 
 impl LossCurves {
     /// The chart: thin lines that keep the extremes of what they leave out.
@@ -54,7 +54,7 @@ impl LossCurves {
 }
 
 /// At most `most` of the points: the lowest and the highest in each of equally wide pieces of the axis.
-fn decimated(points: &[(f64, f64)], scale: Scale, most: usize) -> Vec<(f64, f64)> {
+pub(super) fn decimated(points: &[(f64, f64)], scale: Scale, most: usize) -> Vec<(f64, f64)> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     if points.len() <= most {
         return points.to_vec();
