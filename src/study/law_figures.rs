@@ -1,6 +1,5 @@
 //! Figures of laws of parameters and tokens: the fitted surface, and what it says of the best allocation.
 
-use super::file::IsoflopSection;
 use super::outputs::Fitted;
 use super::table_figures::{isoflop_optima, spaced};
 use super::{FigureSection, FitSection, StudyError};
@@ -8,7 +7,7 @@ use crate::analysis::forms::{FLOPS_PER_PARAMETER_TOKEN as PER, Input};
 use crate::analysis::isoflop::{
     AllocationIntervals, LogLog, Optimum, Size, allocation, allocation_intervals, optimal_exponent, power_law,
 };
-use crate::analysis::{ConfidenceInterval, Fit, Law, Row, display, ends};
+use crate::analysis::{ConfidenceInterval, Fit, Law, Row, ends};
 use crate::plot::figures::{Allocation, AllocationPanel, Contour, LawSeries, Surface, SurfaceLevel, SurfacePoint};
 use crate::plot::{Axis, Chart, DataPoint, ForestPanel, ForestRow, Look, Span};
 use crate::units;
@@ -27,9 +26,8 @@ fn widened(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (lo / more, hi * more)
 }
 
-/// The first group that has a fit: a surface is one law.
+/// The first group that has a fit, for a surface is one law; without any, the runs of the first group alone.
 pub(super) fn surface_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>) -> Chart {
-    let found = groups.into_iter().find_map(|group| Some((group.outcome.ok()?, group.rows)));
     let labels = |input: Input| fit.label(input).to_owned();
     let mut figure = Surface {
         title: section.title.clone().unwrap_or_default(),
@@ -39,24 +37,28 @@ pub(super) fn surface_chart(section: &FigureSection, fit: &FitSection, groups: V
         width: section.width.into(),
         ..Surface::default()
     };
-    let Some((fitted, rows)) = found else { return figure.chart() };
-    let points = rows.iter().zip(&fitted.residuals).map(|(row, residual)| point(row, *residual));
-    let points: Vec<SurfacePoint> = points.collect();
-    let (n, d) = (widened(points.iter().map(|p| p.n)), widened(points.iter().map(|p| p.d)));
-    figure.contours = contours(&fitted.law, &points, n, d);
-    let inside = |(x, y): &(f64, f64)| *x >= n.0 && *x <= n.1 && *y >= d.0 && *y <= d.1;
-    let compute = spaced(PER * n.0 * d.0, PER * n.1 * d.1).filter_map(|flops| allocation(&fitted.law, flops, PER));
-    figure.best = compute.map(|best| (best.n, best.d)).filter(inside).collect();
-    figure.levels = levels(&fitted.law, points);
+    let shown = groups.iter().find(|group| group.outcome.is_ok()).or(groups.first());
+    let Some(group) = shown.filter(|group| !group.rows.is_empty()) else { return figure.chart() };
+    let fitted = group.outcome.as_ref().ok();
+    let point = |(i, row): (usize, &Row)| {
+        let residual = fitted.map(|fit| fit.residuals[i]);
+        SurfacePoint { n: row.inputs[0], d: row.inputs[1], loss: row.y, residual }
+    };
+    let points: Vec<SurfacePoint> = group.rows.iter().enumerate().map(point).collect();
+    let law = fitted.map(|fit| &fit.law);
+    if let Some(law) = law {
+        let (n, d) = (widened(points.iter().map(|p| p.n)), widened(points.iter().map(|p| p.d)));
+        let inside = |(x, y): &(f64, f64)| *x >= n.0 && *x <= n.1 && *y >= d.0 && *y <= d.1;
+        let best = spaced(PER * n.0 * d.0, PER * n.1 * d.1).filter_map(|flops| allocation(law, flops, PER));
+        figure.best = best.map(|best| (best.n, best.d)).filter(inside).collect();
+        figure.contours = contours(law, &points, n, d);
+    }
+    figure.levels = levels(law, points);
     figure.chart()
 }
 
-fn point(row: &Row, residual: f64) -> SurfacePoint {
-    SurfacePoint { n: row.inputs[0], d: row.inputs[1], loss: row.y, residual }
-}
-
 /// Runs by size: by each size where there are few, otherwise by ranges of equal ratio.
-fn levels(law: &Law, mut points: Vec<SurfacePoint>) -> Vec<SurfaceLevel> {
+fn levels(law: Option<&Law>, mut points: Vec<SurfacePoint>) -> Vec<SurfaceLevel> {
     points.sort_by(|a, b| a.n.total_cmp(&b.n));
     let sizes = points.chunk_by(|a, b| b.n / a.n < 1.0 + 1e-3).count();
     let (lo, hi) = (points[0].n, points[points.len() - 1].n);
@@ -67,7 +69,7 @@ fn levels(law: &Law, mut points: Vec<SurfacePoint>) -> Vec<SurfaceLevel> {
     points.chunk_by(|a, b| range(a.n) == range(b.n)).map(|points| level(law, points)).collect()
 }
 
-fn level(law: &Law, points: &[SurfacePoint]) -> SurfaceLevel {
+fn level(law: Option<&Law>, points: &[SurfacePoint]) -> SurfaceLevel {
     let (lo, hi) = (points[0].n, points[points.len() - 1].n);
     let middle = (lo * hi).sqrt();
     let (from, to) = widened(points.iter().map(|point| point.d));
@@ -75,16 +77,13 @@ fn level(law: &Law, points: &[SurfacePoint]) -> SurfaceLevel {
         true => format!("N = {}", units::si(lo)),
         false => format!("N {} to {}", units::si(lo), units::si(hi)),
     };
-    SurfaceLevel {
-        name,
-        points: points.to_vec(),
-        curve: if from < to { spaced(from, to).map(|d| (d, law.loss(&[middle, d]))).collect() } else { Vec::new() },
-    }
+    let curve = |law: &Law| spaced(from, to).map(|d| (d, law.loss(&[middle, d]))).collect::<Vec<_>>();
+    SurfaceLevel { name, points: points.to_vec(), curve: law.filter(|_| from < to).map(curve).unwrap_or_default() }
 }
 
 /// Lines of equal loss at round values between those of the law at the runs.
 fn contours(law: &Law, points: &[SurfacePoint], n: (f64, f64), d: (f64, f64)) -> Vec<Contour> {
-    let losses: Vec<f64> = points.iter().map(|point| point.loss - point.residual).collect();
+    let losses: Vec<f64> = points.iter().map(|point| law.loss(&[point.n, point.d])).collect();
     let values = round_values(ends(&losses));
     let line = |(loss, label): (f64, String)| {
         let points: Vec<(f64, f64)> =
@@ -136,7 +135,7 @@ pub(super) fn allocation_chart(
         out.law(&name, &fitted, flops, data);
     }
     if let Some(isoflop) = &section.isoflop {
-        out.optima(&isoflop_optima(isoflop)?.1, isoflop);
+        out.optima(&isoflop_optima(isoflop)?.1);
     }
     let labels = |input: Input| format!("best {}", fit.label(input));
     let exponents = ForestPanel {
@@ -166,13 +165,16 @@ struct Parts {
 
 impl Parts {
     fn exponent(&mut self, size: Size, name: &str, estimate: f64, (lo, hi): (Option<f64>, Option<f64>)) {
-        let interval = ConfidenceInterval { lo, hi };
         let group = match size {
             Size::Parameters => "N ∝ compute^a",
             Size::Tokens => "D ∝ compute^b",
         };
-        let known = lo.is_some() || hi.is_some();
-        let text = if known { format!(" ({})", display::interval(&interval)) } else { String::new() };
+        // Three panels beside each other leave little room for words.
+        let text = match (lo, hi) {
+            (Some(lo), Some(hi)) => format!("{estimate:.2} [{lo:.2}, {hi:.2}]"),
+            _ => format!("{estimate:.2}"),
+        };
+        let known = lo.is_some() && hi.is_some();
         self.exponents.push(ForestRow {
             label: name.to_owned(),
             group: Some(group.to_owned()),
@@ -180,7 +182,7 @@ impl Parts {
             // Without an interval it is a point.
             lo: if known { lo } else { Some(estimate) },
             hi: if known { hi } else { Some(estimate) },
-            text: format!("{estimate:.3}{text}"),
+            text,
             look: Look(0),
         });
         // Rows of one size stand together.
@@ -200,7 +202,8 @@ impl Parts {
                       interval: fn(&AllocationIntervals) -> ConfidenceInterval| LawSeries {
             name: name.to_owned(),
             points: Vec::new(),
-            law: spaced(from, to).filter_map(|flops| Some((flops, of(&best(flops)?)))).collect(),
+            // A straight line on logarithmic axes.
+            law: [from, to].into_iter().filter_map(|flops| Some((flops, of(&best(flops)?)))).collect(),
             band: bands
                 .iter()
                 .filter_map(|(flops, all)| {
@@ -220,14 +223,14 @@ impl Parts {
         self.exponent(Size::Tokens, name, 1.0 - share, (ends.1.map(|hi| 1.0 - hi), ends.0.map(|lo| 1.0 - lo)));
     }
 
-    fn optima(&mut self, optima: &[Optimum], of: &IsoflopSection) {
-        let name = format!("optima of {}", of.table.file_stem().unwrap_or_default().to_string_lossy());
+    fn optima(&mut self, optima: &[Optimum]) {
+        let name = "parabolas".to_owned();
         for size in [Size::Parameters, Size::Tokens] {
             let points = optima.iter().filter_map(|optimum| best_of(optimum, size));
             let points: Vec<DataPoint> = points.collect();
             let law = power_law(optima, size, false, PER);
             let (from, to) = widened(points.iter().map(|point| point.x));
-            let drawn = |law: &LogLog| spaced(from, to).map(|x| (x, law.value(x))).collect::<Vec<_>>();
+            let drawn = |law: &LogLog| [from, to].map(|x| (x, law.value(x))).to_vec();
             let band = |law: &LogLog| {
                 spaced(from, to).filter_map(|x| law.interval_at(x).map(|(lo, hi)| (x, lo, hi))).collect::<Vec<_>>()
             };

@@ -23,13 +23,18 @@ fn rate(name: &str, t: usize) -> f64 {
     }
 }
 
-/// Losses of the true law at every step of a schedule; `None` before the warm-up is over.
+/// Largest error of a loss, as a share of it.
+const NOISE: f64 = 1e-4;
+
+/// Losses of the true law with noise at every step of a schedule; `None` before the warm-up is over.
 fn losses(name: &str) -> Vec<(usize, f64, Option<f64>)> {
     let schedule = Schedule::new((0..STEPS).map(|t| rate(name, t)).collect()).unwrap();
     let law = CurveLaw { form: lookup("annealing").unwrap(), parameters: TRUTH.to_vec() };
     let steps: Vec<usize> = (1..STEPS).collect();
     let losses = law.losses(Logged { schedule: &schedule, steps: &steps });
-    let row = |(step, loss): (&usize, f64)| (*step, rate(name, *step), (*step >= WARM_UP).then_some(loss));
+    let noise = |step: usize| 1.0 + NOISE * (((step * 7919 + name.len() * 104_729) % 1999) as f64 / 1000.0 - 1.0);
+    let row =
+        |(step, loss): (&usize, f64)| (*step, rate(name, *step), (*step >= WARM_UP).then_some(loss * noise(*step)));
     steps.iter().zip(losses).map(row).collect()
 }
 
@@ -68,25 +73,26 @@ fn a_law_is_found_again_and_predicts_other_schedules() {
     assert_eq!(code, Some(0), "{err}");
     let document: Value = serde_json::from_str(&out).unwrap();
     for (name, want) in ["L0", "A", "alpha", "C", "lambda"].iter().zip(TRUTH) {
-        near(name, &document["params"][name], want, 1e-4);
+        // Twenty times what the noise of a thousand points leaves of the worst of them, C.
+        near(name, &document["params"][name], want, 1e-2);
         assert!(document["se"][name].is_null());
     }
     assert_eq!(document["status"], "converged");
     assert!(document["certificate"]["gradient"].as_f64().unwrap() < 1e-9, "{document}");
     assert!(document["se_reason"].as_str().unwrap().contains("not independent"));
     for role in ["fitted", "held_out"] {
-        assert!(document["errors"][role]["worst_relative"].as_f64().unwrap() < 1e-6, "{role}");
+        assert!(document["errors"][role]["worst_relative"].as_f64().unwrap() < 1.5 * NOISE, "{role}");
     }
     let roles: Vec<&str> =
         document["curves"].as_array().unwrap().iter().map(|curve| curve["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["fitted", "fitted", "held out", "predicted"]);
     // A schedule alone is predicted as the run that had it.
     let expected = losses("cosine").last().unwrap().2.unwrap();
-    near("the last loss", &document["curves"][3]["last"]["law"], expected, 1e-6);
+    near("the last loss", &document["curves"][3]["last"]["law"], expected, 1.5 * NOISE);
     let rows = std::fs::read_to_string(folder.path().join("p.csv")).unwrap();
     let last: Vec<&str> = rows.lines().last().unwrap().split(',').collect();
     assert!(rows.starts_with("curve,step,lr,loss,predicted\n") && last[0] == "other" && last[3].is_empty(), "{rows}");
-    assert!((last[4].parse::<f64>().unwrap() / expected - 1.0).abs() < 1e-6);
+    assert!((last[4].parse::<f64>().unwrap() / expected - 1.0).abs() < 1.5 * NOISE);
     let figure = std::fs::read_to_string(folder.path().join("p.svg")).unwrap();
     assert!(figure.contains("learning rate") && figure.contains("not among the curves"), "{figure}");
 }
@@ -109,7 +115,10 @@ fn the_folder_of_a_run_is_a_curve() {
     for name in ["constant", "cosine"] {
         std::fs::create_dir(folder.path().join(name)).unwrap();
         let line = |(step, rate, loss): (usize, f64, Option<f64>)| {
-            format!("{{\"step\":{step},\"lr\":{rate},\"loss\":{}}}\n", loss.map_or("null".to_owned(), |l| l.to_string()))
+            format!(
+                "{{\"step\":{step},\"lr\":{rate},\"loss\":{}}}\n",
+                loss.map_or("null".to_owned(), |l| l.to_string())
+            )
         };
         let lines: String = losses(name).into_iter().map(line).collect();
         std::fs::write(folder.path().join(name).join("metrics.jsonl"), lines).unwrap();

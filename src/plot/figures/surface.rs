@@ -16,8 +16,8 @@ pub struct SurfacePoint {
     pub d: f64,
     /// Measured loss.
     pub loss: f64,
-    /// Measured loss less that of the law.
-    pub residual: f64,
+    /// Measured loss less that of the law, where there is one.
+    pub residual: Option<f64>,
 }
 
 /// Runs of similar size, and the law at a size among them.
@@ -81,12 +81,20 @@ impl Surface {
             panels,
             columns: if self.width == Width::Full { 2 } else { 1 },
             legend,
-            caption_note: Some(
-                "Curves: the law at the middle of each range of N, dashed beyond its runs; residuals take each run's own \
-                 N. Grey lines: equal loss after the law."
-                    .to_owned(),
-            ),
+            caption_note: Some(self.note()),
         }
+    }
+
+    fn note(&self) -> String {
+        let mut out = String::new();
+        if self.levels.iter().any(|level| !level.curve.is_empty()) {
+            out += "Curves: the law at the middle of each range of N, dashed beyond its runs; residuals take each run's own N.";
+        }
+        if let (Some(first), Some(last)) = (self.contours.first(), self.contours.last()) {
+            // Not every line has room for its label.
+            out += &format!(" Grey lines: equal loss after the law, {} to {}.", first.label, last.label);
+        }
+        out
     }
 
     /// The look of the best line: one whose own stroke is a line of dashes.
@@ -100,7 +108,7 @@ impl Surface {
             if let Some((first, last)) = extremes(level.points.iter().map(|point| point.d)) {
                 panel.lines.extend(fitted_lines(Look(i), &level.curve, first, last));
             }
-            panel.points.push(level.set(i, |point| (point.d, point.loss)));
+            panel.points.push(level.set(i, |point| Some((point.d, point.loss))));
         }
         panel
     }
@@ -110,14 +118,19 @@ impl Surface {
             x: Axis::log(&self.d_label),
             y: Axis::linear("measured − fitted"),
             references: vec![Reference::default()],
-            points: self.levels.iter().enumerate().map(|(i, l)| l.set(i, |point| (point.d, point.residual))).collect(),
+            points: self
+                .levels
+                .iter()
+                .enumerate()
+                .map(|(i, l)| l.set(i, |point| Some((point.d, point.residual?))))
+                .collect(),
             share_x_with_above: true,
             ..XyPanel::default()
         }
     }
 
     fn plane(&self) -> XyPanel {
-        let points = self.levels.iter().enumerate().map(|(i, level)| level.set(i, |point| (point.n, point.d)));
+        let points = self.levels.iter().enumerate().map(|(i, level)| level.set(i, |point| Some((point.n, point.d))));
         let mut panel = XyPanel {
             x: Axis::log(&self.n_label),
             y: Axis::log(&self.d_label),
@@ -142,11 +155,8 @@ impl Surface {
 const CONTOUR: Look = Look::NEUTRAL;
 
 impl SurfaceLevel {
-    fn set(&self, look: usize, of: fn(&SurfacePoint) -> (f64, f64)) -> PointSet {
-        let points = self.points.iter().map(|point| {
-            let (x, y) = of(point);
-            DataPoint::new(x, y)
-        });
+    fn set(&self, look: usize, of: fn(&SurfacePoint) -> Option<(f64, f64)>) -> PointSet {
+        let points = self.points.iter().filter_map(of).map(|(x, y)| DataPoint::new(x, y));
         PointSet { name: self.name.clone(), look: Look(look), points: points.collect(), ..PointSet::default() }
     }
 }

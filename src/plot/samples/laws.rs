@@ -100,7 +100,7 @@ pub(super) fn surface(width: Width) -> Chart {
                 let n = n * 1.5f64.powf(noise(i + 5 * k));
                 let d = 20.0 * n * 6f64.powf(noise(i + 31 * k));
                 let residual = 0.01 * noise(7 * i + k);
-                SurfacePoint { n, d, loss: law(n, d) + residual, residual }
+                SurfacePoint { n, d, loss: law(n, d) + residual, residual: Some(residual) }
             })
             .collect(),
         curve: logarithmic(2.0 * n, 200.0 * n, 60).into_iter().map(|d| (d, law(*n, d))).collect(),
@@ -116,7 +116,7 @@ pub(super) fn surface(width: Width) -> Chart {
         d_label: "training tokens D".to_owned(),
         loss_label: "loss (nats per token)".to_owned(),
         levels: levels.collect(),
-        contours: (0..8).map(|k| contour(2.2 + 0.2 * f64::from(k))).collect(),
+        contours: (0..5).map(|k| contour(2.2 + 0.3 * f64::from(k))).collect(),
         best: logarithmic(5e7, 4e9, 20).into_iter().map(|n| (n, 0.9 * n.powf(1.03) * 12.0)).collect(),
         width,
     }

@@ -80,8 +80,7 @@ impl Study<'_> {
     }
 
     fn curves(&self) -> Sheet {
-        let mut sheet =
-            Sheet::new(&["curve", "role", "n", "rmse", "mean %", "worst %", "unseen %", "step", "loss", "law"]);
+        let mut sheet = Sheet::new(&["curve", "role", "n", "mean %", "worst %", "unseen %", "step", "loss", "law"]);
         for run in &self.runs {
             let percent = |share: Option<f64>| json!(share.map(|share| 100.0 * share));
             let unseen = run.unseen.as_ref().and_then(|scores| scores.as_ref().ok());
@@ -90,7 +89,6 @@ impl Study<'_> {
                 json!(run.log.name),
                 json!(run.role.name()),
                 json!(run.measured().len()),
-                json!(run.scores.map(|s| s.rmse)),
                 percent(run.scores.map(|s| s.mean_relative)),
                 percent(run.scores.map(|s| s.worst_relative)),
                 percent(unseen.map(|s| s.mean_relative)),
@@ -107,13 +105,16 @@ impl Study<'_> {
         output::print(&format!("{}   {}", self.fit.law.form.formula(), self.args.loss.name()))?;
         let mut parameters = self.parameters().keep(|_, name| !["form", "n", "status"].contains(&name));
         for row in &mut parameters.rows {
-            if row[0].as_str().is_some_and(|name| self.is_held(name)) {
-                row[2] = json!("held");
+            if let Some(name) = row[0].as_str().filter(|name| self.is_held(name)) {
+                row[0] = json!(format!("{name} (held)"));
             }
         }
-        parameters.renamed(&[("may_move", "may move by")]).write_short(Format::Table, Map::new(), &["low", "high"])?;
+        // What is read as a loss or a parameter has more digits than what says how sure it is.
+        let digits = |name: &str| if ["value", "low", "high", "loss", "law"].contains(&name) { 5 } else { 2 };
+        let parameters = parameters.renamed(&[("may_move", "may move by")]).rounded(digits, &["low", "high"]);
+        parameters.write(Format::Table, Map::new())?;
         output::print("")?;
-        self.curves().write_short(Format::Table, Map::new(), &["unseen %", "loss"])?;
+        self.curves().rounded(digits, &["unseen %", "loss"]).write(Format::Table, Map::new())?;
         output::print("")?;
         output::print(&self.notes().join("\n"))
     }
