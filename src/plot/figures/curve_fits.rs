@@ -59,7 +59,7 @@ impl CurveFits {
             let line = |points: &[(f64, f64)], axis: &Axis, stroke, thin| {
                 let usable = |point: &&(f64, f64)| axis.takes(point.0) && point.1.is_finite();
                 let points: Vec<(f64, f64)> = points.iter().filter(usable).copied().collect();
-                Line { look, points: decimated(&points, axis.scale, MOST), stroke, thin }
+                Line { look, points: decimated(&points, axis.scale, MOST), stroke, thin, ..Line::default() }
             };
             let stroke = if run.fitted { Stroke::Solid } else { Stroke::Dashed };
             losses.lines.push(line(&run.measured, &losses.x, Stroke::Solid, true));

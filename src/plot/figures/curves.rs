@@ -47,7 +47,7 @@ impl LossCurves {
             let usable = |point: &&(f64, f64)| self.x.takes(point.0) && self.y.takes(point.1);
             let points: Vec<(f64, f64)> = run.points.iter().filter(usable).copied().collect();
             let points = decimated(&points, self.x.scale, MOST);
-            panel.lines.push(Line { look, points, stroke: Stroke::Own, thin: true });
+            panel.lines.push(Line { look, points, stroke: Stroke::Own, thin: true, ..Line::default() });
         }
         Chart::single(&self.title, self.width, panel, legend, None)
     }

@@ -45,7 +45,13 @@ fn fitted_lines(look: Look, samples: &[(f64, f64)], first: f64, last: f64) -> Ve
         let inside = samples.iter().copied().filter(|(x, _)| *x > lo && *x < hi);
         end(lo).into_iter().chain(inside).chain(end(hi)).collect()
     };
-    let line = |points: Vec<(f64, f64)>, stroke: Stroke| Line { look, points, stroke, thin: stroke != Stroke::Solid };
+    let line = |points: Vec<(f64, f64)>, stroke: Stroke| Line {
+        look,
+        points,
+        stroke,
+        thin: stroke != Stroke::Solid,
+        ..Line::default()
+    };
     let (Some(start), Some(end)) = (samples.first(), samples.last()) else { return Vec::new() };
     let pieces = [
         line(between(start.0, first.min(end.0)), Stroke::Dashed),

@@ -4,7 +4,7 @@ use super::super::axis::Axis;
 use super::super::chart::Chart;
 use super::super::legend::{Key, LegendEntry};
 use super::super::style::{Look, Stroke, Width};
-use super::super::xy::{DataPoint, Line, Note, PointSet, Reference, XyPanel};
+use super::super::xy::{DataPoint, Line, PointSet, Reference, XyPanel};
 use super::{extremes, fitted_lines};
 
 /// One run.
@@ -137,22 +137,20 @@ impl Surface {
             points: points.collect(),
             ..XyPanel::default()
         };
-        for contour in &self.contours {
-            panel.lines.push(Line { look: CONTOUR, points: contour.points.clone(), stroke: Stroke::Solid, thin: true });
-            // Where it comes nearest to the corner of large N and D, there are the fewest runs.
-            let note = contour.points.last().map(|(x, y)| Note { x: *x, y: *y, text: contour.label.clone() });
-            panel.notes.extend(note);
-        }
+        panel.lines.extend(self.contours.iter().map(|contour| Line {
+            look: Look::NEUTRAL,
+            points: contour.points.clone(),
+            thin: true,
+            label: contour.label.clone(),
+            ..Line::default()
+        }));
         if !self.best.is_empty() {
             let points = self.best.clone();
-            panel.lines.push(Line { look: self.best_look(), points, stroke: Stroke::Own, thin: false });
+            panel.lines.push(Line { look: self.best_look(), points, stroke: Stroke::Own, ..Line::default() });
         }
         panel
     }
 }
-
-/// Lines of equal loss are no series: they have a neutral look of their own.
-const CONTOUR: Look = Look::NEUTRAL;
 
 impl SurfaceLevel {
     fn set(&self, look: usize, of: fn(&SurfacePoint) -> Option<(f64, f64)>) -> PointSet {
