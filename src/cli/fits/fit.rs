@@ -354,9 +354,7 @@ fn group_notes(group: &GroupFit) -> Vec<String> {
             outlier.t.abs()
         ));
     }
-    for (status, count) in &group.group.excluded {
-        out.push(format!("{name}: {count} {status} row{} left out", if *count == 1 { "" } else { "s" }));
-    }
+    out.extend(group.group.set_aside());
     out
 }
 
