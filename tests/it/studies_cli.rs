@@ -218,7 +218,7 @@ fn studies_draw_laws_of_parameters_and_tokens() {
     assert_eq!(code, Some(0), "{err}");
     let text = |name: &str| std::fs::read_to_string(folder.path().join("results/s").join(name)).unwrap();
     let (surface, allocation) = (text("surface.svg"), text("best.svg"));
-    for words in ["N = 10.0M", "measured − fitted", "compute-optimal N and D", "Grey lines:"] {
+    for words in ["N = 10M", "measured − fitted", "compute-optimal N and D", "Grey lines:"] {
         assert!(surface.contains(words), "{words}: {surface}");
     }
     assert!(allocation.contains("\n0.45 [0.4") && allocation.contains("\n0.55 [0.5"), "{allocation}");
