@@ -147,6 +147,8 @@ fn nothing_to_draw_is_an_error() {
         LossCurves::default().chart(),
         Coverage::default().chart(),
         Latency::default().chart(),
+        Surface::default().chart(),
+        CurveFits::default().chart(),
     ];
     for chart in empty {
         assert!(matches!(chart.svg(), Err(PlotError::NoPoints)), "{chart:?}");

@@ -3,6 +3,7 @@
 mod analysis;
 mod analysis_cli;
 mod bench;
+mod curves_cli;
 mod data;
 mod exchange;
 mod fuzz_tables;

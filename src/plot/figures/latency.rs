@@ -103,7 +103,7 @@ fn drawn(panel: &LatencyPanel, legend: &[LegendEntry]) -> XyPanel {
         look: look(series),
         points: series.measured.clone(),
         stroke: Stroke::Solid,
-        thin: false,
+        ..Line::default()
     };
     XyPanel {
         title: panel.title.clone(),
