@@ -107,7 +107,7 @@ impl Target {
         let (c, s) = fitted.form.internal(&fitted.natural, reference);
         let value = match &held.sum {
             Some((_, all)) => all.iter().map(|t| c[*t]).sum(),
-            None => c[held.fixed[held.fixed.len() - 1]],
+            None => c[variable(&held)],
         };
         Self {
             problem: Some(problem(fitted.sample, fitted.form, fitted.objective, reference)),
@@ -133,7 +133,7 @@ impl Target {
                 let now: f64 = all.iter().map(|t| out[*t]).sum();
                 all.iter().for_each(|t| out[*t] *= value / now);
             }
-            None => out[self.held.fixed[self.held.fixed.len() - 1]] = value,
+            None => out[variable(&self.held)] = value,
         }
         out
     }
@@ -144,6 +144,11 @@ fn with(fitted: &Fitted, variable: usize) -> Held {
     let mut held = fitted.held();
     held.fixed.push(variable);
     held
+}
+
+/// The variable that [`with`] added.
+fn variable(held: &Held) -> usize {
+    held.fixed[held.fixed.len() - 1]
 }
 
 /// Profile intervals around one optimum.

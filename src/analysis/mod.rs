@@ -35,6 +35,8 @@ pub use spread::Spread;
 
 /// Confidence level of every interval.
 pub const CONFIDENCE: f64 = 0.95;
+/// Resamples of a robust fit when no kind of interval is asked for.
+const ROBUST_DRAWS: usize = 1000;
 
 /// The smallest and the largest of some values.
 pub fn ends(values: &[f64]) -> (f64, f64) {
@@ -69,6 +71,12 @@ impl Objective {
     /// Whether residuals are those of the logarithm of the loss.
     pub fn is_logarithmic(self) -> bool {
         self != Self::LeastSquares
+    }
+
+    /// The kind of interval where none is asked for: profiles, and of robust losses resamples, since errors from their
+    /// curvature agree with nothing.
+    pub fn usual_interval(self) -> IntervalMethod {
+        if self.is_robust() { IntervalMethod::Bootstrap(ROBUST_DRAWS) } else { IntervalMethod::Profile }
     }
 
     /// Whether outliers have bounded influence.
@@ -112,6 +120,16 @@ pub enum IntervalMethod {
 }
 
 impl IntervalMethod {
+    /// Refuses kinds that do not exist for a loss.
+    pub fn suits(self, objective: Objective) -> Result<(), &'static str> {
+        match (objective, self) {
+            (Objective::AbsoluteDeviation, Self::Profile | Self::Wald) => {
+                Err("lad has no profile and no Wald interval; hint: bootstrap:1000")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The spelling used on the command line and in JSON.
     pub fn name(self) -> String {
         match self {

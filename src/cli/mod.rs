@@ -124,6 +124,7 @@ enum Command {
     Fit(fits::fit::FitArgs),
     /// Tell whether groups differ: nested tests, floors, losses at equal budget, compute at equal loss
     Compare(fits::compare::CompareArgs),
+    Curves(fits::curves::CurvesArgs),
     Rollout(fits::rollout::RolloutArgs),
     Design(fits::design::DesignArgs),
     Isoflop(fits::isoflop::IsoflopArgs),
@@ -177,6 +178,7 @@ pub fn main() -> ExitStatus {
         Command::Reproduce(args) => reproduce::reproduce(&args),
         Command::Fit(args) => fits::fit::run(args),
         Command::Compare(args) => fits::compare::run(args),
+        Command::Curves(args) => fits::curves::run(&args),
         Command::Design(args) => fits::design::run(args),
         Command::Isoflop(args) => fits::isoflop::run(args),
         Command::Calibrate(args) => fits::calibrate::run(args),

@@ -2,6 +2,7 @@
 
 mod analysis;
 mod analysis_cli;
+mod curves_cli;
 mod data;
 mod exchange;
 mod fuzz_tables;

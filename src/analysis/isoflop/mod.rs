@@ -8,7 +8,7 @@ mod minimum;
 pub use log_log::{LogLog, loglog_fit};
 pub use minimum::{Flaw, Method, Minimum};
 
-use super::forms::{Input, Inputs};
+use super::forms::{Form, Input, Inputs};
 use super::{ConfidenceInterval, Law, Resamples, Sample};
 
 /// A method whose own optimum of a known law is off by more than this share is biased by the grid.
@@ -71,15 +71,23 @@ pub struct Allocation {
     pub loss: f64,
 }
 
+/// Whether laws of a form have an [`allocation`]: E + A/N^α + B/D^β, the exponents tied or not.
+pub fn allocates(form: &dyn Form) -> bool {
+    let has = |name: &&str| form.parameters().contains(name);
+    form.inputs() == [Input::Parameters, Input::Tokens]
+        && form.terms().len() <= 3
+        && ["A", "B", "alpha"].iter().all(has)
+}
+
 /// The smallest loss of a Chinchilla law for `flops` = `per`·N·D: N = G·(flops/per)^a with a = β/(α+β) and
 /// G = (αA/βB)^(1/(α+β)) (Hoffmann et al. 2022, equation 4). `None` for other laws, and without an interior optimum.
 pub fn allocation(law: &Law, flops: f64, per: f64) -> Option<Allocation> {
+    if !allocates(law.form) {
+        return None;
+    }
     let get = |name: &str| law.parameter(name);
     let (alpha, a) = (get("alpha")?, get("A")?);
     let (beta, b) = (get("beta").unwrap_or(alpha), get("B")?);
-    if law.form.inputs() != [Input::Parameters, Input::Tokens] || law.form.terms().len() > 3 {
-        return None;
-    }
     let share = optimal_exponent(law)?;
     let product = flops / per;
     let scale = ((alpha * a).ln() - (beta * b).ln()) / (alpha + beta);

@@ -7,6 +7,7 @@
 
 mod annealing;
 mod condensed;
+pub mod log;
 mod multi_power;
 mod schedule;
 
@@ -14,6 +15,8 @@ use super::fit::{bounds, certificate, curvature, given_variables, status};
 use super::forms::{Design, TermValues, Terms};
 use super::solver::{Block, Held, Minimum, Problem, search, vector};
 use super::{Certificate, FitError, FitStatus, Given, Objective, Spread, ends};
+
+use rayon::prelude::*;
 
 pub use schedule::Schedule;
 
@@ -280,6 +283,15 @@ pub fn fit(curves: &[Curve], options: &CurveOptions) -> Result<CurveFit, CurveEr
         certificate: certificate(&problem, &optimum, &held.fixed, confirmation),
         slack: slack(&problem, &optimum, &held.fixed),
     })
+}
+
+/// Fits without each curve in turn: how well a schedule that was not seen is predicted, and how far the parameters move.
+pub fn leave_one_out(curves: &[Curve], options: &CurveOptions) -> Vec<Result<CurveFit, CurveError>> {
+    let without = |left: usize| {
+        let kept = curves.iter().enumerate().filter(|(at, _)| *at != left).map(|(_, curve)| curve.clone());
+        fit(&kept.collect::<Vec<_>>(), options)
+    };
+    (0..curves.len()).into_par_iter().map(without).collect()
 }
 
 /// The logarithm of the highest rate, and the points of all curves as one group.

@@ -41,6 +41,16 @@ impl Schedule {
         self.peak
     }
 
+    /// The rate of a step.
+    pub fn rate(&self, step: usize) -> f64 {
+        self.rates[step]
+    }
+
+    /// The first step of the highest rate.
+    pub fn first_peak(&self) -> usize {
+        self.rates.iter().position(|rate| *rate == self.peak).expect("the highest rate is one of them")
+    }
+
     /// S1: the rates summed up to and with `step`, warm-up included.
     pub fn summed(&self, step: usize) -> f64 {
         self.sums[step]
@@ -59,7 +69,7 @@ impl Schedule {
     /// m_i = λ·m_(i-1) + (η_(i-1) - η_i) summed up to and with the step. It starts from nothing where the rate is
     /// highest, since the warm-up before it is no annealing.
     pub(super) fn annealed(&self, steps: &[usize], decay: f64) -> Vec<[f64; 3]> {
-        let from = self.rates.iter().position(|rate| *rate == self.peak).expect("the highest rate is one of them");
+        let from = self.first_peak();
         let (mut momentum, mut sums) = ([0.0; 3], [0.0; 3]);
         let mut at = from;
         let mut out = Vec::with_capacity(steps.len());

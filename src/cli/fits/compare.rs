@@ -73,9 +73,7 @@ fn one(args: &CompareArgs, inputs: Vec<String>) -> anyhow::Result<(Comparison, V
     source.say();
     let mut groups: Vec<CompareGroup> = Vec::new();
     for group in source.groups() {
-        for (status, count) in &group.excluded {
-            output::note(&format!("{}: {count} {status} row(s) left out", group.label()));
-        }
+        group.set_aside().iter().for_each(|note| output::note(note));
         groups.push(CompareGroup { name: group.label().to_owned(), rows: group.rows });
     }
     let fit = FitOptions { objective: args.loss, ..FitOptions::new(args.form) };

@@ -12,9 +12,6 @@ use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
-/// Resamples of a robust fit when no kind of interval is asked for: its analytic errors agree with nothing.
-const ROBUST_DRAWS: usize = 1000;
-
 /// Arguments of `lossfloor fit`.
 #[derive(clap::Args, Debug)]
 pub struct FitArgs {
@@ -79,15 +76,9 @@ struct Outlier {
 impl FitArgs {
     fn options(&self, source: &Source, form: &'static dyn Form) -> anyhow::Result<FitOptions> {
         let objective = self.loss.or(self.preset.map(|preset| preset.objective)).unwrap_or_default();
-        let default =
-            if objective.is_robust() { IntervalMethod::Bootstrap(ROBUST_DRAWS) } else { IntervalMethod::Profile };
-        let interval = self.interval.or(self.preset.map(|preset| preset.interval)).unwrap_or(default);
-        if objective == Objective::AbsoluteDeviation
-            && matches!(interval, IntervalMethod::Profile | IntervalMethod::Wald)
-        {
-            let message = "--loss lad has no profile and no Wald interval; hint: --interval bootstrap:1000";
-            return Err(usage(message));
-        }
+        let asked = self.interval.or(self.preset.map(|preset| preset.interval));
+        let interval = asked.unwrap_or(objective.usual_interval());
+        interval.suits(objective).map_err(|problem| usage(format!("--interval: {problem}")))?;
         let mut given = self.preset.map(Preset::given).unwrap_or_default();
         given.extend(self.hold.iter().flatten().map(|(name, value)| Given { name: name.clone(), value: *value }));
         for given in &given {
@@ -363,9 +354,7 @@ fn group_notes(group: &GroupFit) -> Vec<String> {
             outlier.t.abs()
         ));
     }
-    for (status, count) in &group.group.excluded {
-        out.push(format!("{name}: {count} {status} row{} left out", if *count == 1 { "" } else { "s" }));
-    }
+    out.extend(group.group.set_aside());
     out
 }
 

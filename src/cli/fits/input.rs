@@ -139,6 +139,14 @@ impl Group {
         self.name.as_deref().unwrap_or("all")
     }
 
+    /// What was set aside of it, and how often.
+    pub fn set_aside(&self) -> Vec<String> {
+        let note = |(status, count): (&String, &usize)| {
+            format!("{}: {count} {status} row{} left out", self.label(), if *count == 1 { "" } else { "s" })
+        };
+        self.excluded.iter().map(note).collect()
+    }
+
     /// What is fitted.
     pub fn sample(&self) -> Sample {
         Sample::of_rows(&self.rows)

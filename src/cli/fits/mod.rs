@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod compare;
 mod curve;
+pub mod curves;
 pub mod design;
 pub mod fit;
 mod grid;
@@ -19,13 +20,17 @@ use crate::analysis::forms::{FORMS, Form, lookup};
 
 /// `--form`
 fn parse_form(text: &str) -> Result<&'static dyn Form, String> {
-    let names = || FORMS.iter().map(|form| form.name());
-    lookup(text).ok_or_else(|| {
-        let nearest = names().max_by(|a, b| strsim::jaro_winkler(text, a).total_cmp(&strsim::jaro_winkler(text, b)));
-        let hint = nearest.filter(|name| strsim::jaro_winkler(text, name) > 0.7);
-        let hint = hint.map_or(String::new(), |name| format!("; hint: did you mean '{name}'?"));
-        format!("the forms are {}{hint}", names().collect::<Vec<_>>().join(", "))
-    })
+    lookup(text).ok_or_else(|| unknown_form(text, FORMS.iter().map(|form| form.name())))
+}
+
+/// The forms there are, and the one that may be meant.
+fn unknown_form(text: &str, names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let likeness = |name: &str| strsim::jaro_winkler(text, name);
+    let nearest = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let hint = nearest.filter(|name| likeness(name) > 0.7);
+    let hint = hint.map_or(String::new(), |name| format!("; hint: did you mean '{name}'?"));
+    format!("the forms are {}{hint}", names.join(", "))
 }
 
 /// `NAME=VALUE[,NAME=VALUE...]`

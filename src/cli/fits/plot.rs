@@ -58,9 +58,7 @@ pub fn run(args: PlotArgs) -> anyhow::Result<ExitStatus> {
     source.say();
     let (mut series, mut failures, mut drawn) = (Vec::new(), Vec::new(), 0);
     for group in source.groups() {
-        for (status, count) in &group.excluded {
-            output::note(&format!("{}: {count} {status} row(s) left out", group.label()));
-        }
+        group.set_aside().iter().for_each(|note| output::note(note));
         let mut curve = None;
         if let Some(form) = args.fit {
             match drawing::fitted(&group.sample(), &FitOptions::new(form), args.band) {

@@ -109,15 +109,22 @@ impl Sheet {
     /// Writes the rows; for a terminal with three significant digits, and without those of the `optional` columns in
     /// which there is nothing but zeros.
     pub fn write_short(&self, format: Format, more: Map<String, Value>, optional: &[&str]) -> anyhow::Result<()> {
-        if format != Format::Table {
-            return self.write(format, more);
+        if format == Format::Table {
+            self.rounded(|_| 3, optional).write(format, more)
+        } else {
+            self.write(format, more)
         }
+    }
+
+    /// Numbers as text with so many significant digits, by the name of their column, without those of the `optional`
+    /// columns in which there is nothing but zeros.
+    pub fn rounded(&self, digits: impl Fn(&str) -> i32, optional: &[&str]) -> Self {
         let nothing = |row: &Vec<Value>, at: usize| row[at].is_null() || row[at].as_f64() == Some(0.0);
         let empty = |at: usize, name: &str| optional.contains(&name) && self.rows.iter().all(|row| nothing(row, at));
         let mut out = self.keep(|at, name| !empty(at, name));
         for at in 0..out.columns.len() {
             let text = |cell: &Value| match cell.as_f64().filter(|_| !cell.is_u64()) {
-                Some(value) => display::significant(value, 3),
+                Some(value) => display::significant(value, digits(out.columns[at])),
                 None => cell.to_string(),
             };
             if !out.rows.iter().all(|row| row[at].is_null() || row[at].is_number()) {
@@ -129,7 +136,7 @@ impl Sheet {
                 row[at] = Value::String(format!("{:>width$}", text(&row[at])));
             }
         }
-        out.write(format, more)
+        out
     }
 
     fn is_number(&self, column: usize) -> bool {

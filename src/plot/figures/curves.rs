@@ -31,7 +31,7 @@ pub struct LossCurves {
 }
 
 /// Points of a line at most; a figure has fewer pixels.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 1000;
 
 impl LossCurves {
     /// The chart: thin lines that keep the extremes of what they leave out.
@@ -47,14 +47,14 @@ impl LossCurves {
             let usable = |point: &&(f64, f64)| self.x.takes(point.0) && self.y.takes(point.1);
             let points: Vec<(f64, f64)> = run.points.iter().filter(usable).copied().collect();
             let points = decimated(&points, self.x.scale, MOST);
-            panel.lines.push(Line { look, points, stroke: Stroke::Own, thin: true });
+            panel.lines.push(Line { look, points, stroke: Stroke::Own, thin: true, ..Line::default() });
         }
         Chart::single(&self.title, self.width, panel, legend, None)
     }
 }
 
 /// At most `most` of the points: the lowest and the highest in each of equally wide pieces of the axis.
-fn decimated(points: &[(f64, f64)], scale: Scale, most: usize) -> Vec<(f64, f64)> {
+pub(super) fn decimated(points: &[(f64, f64)], scale: Scale, most: usize) -> Vec<(f64, f64)> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     if points.len() <= most {
         return points.to_vec();
