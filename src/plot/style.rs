@@ -67,6 +67,7 @@ pub(super) const COLOURS: [RGBColor; 7] = [
 const GREYS: [u8; 7] = [70, 165, 0, 125, 45, 185, 100];
 pub(super) const INK: RGBColor = RGBColor(30, 30, 30);
 pub(super) const FADED: RGBColor = RGBColor(90, 90, 90);
+const NEUTRAL: RGBColor = RGBColor(150, 150, 150);
 pub(super) const GRID: RGBColor = RGBColor(228, 228, 228);
 pub(super) const WHITE: RGBColor = RGBColor(255, 255, 255);
 
@@ -88,7 +89,13 @@ pub(super) const MARKER: f64 = 7.0;
 pub(super) const SHAPES: usize = 8;
 
 impl Look {
+    /// Of lines that are no series, such as those of equal loss: grey.
+    pub const NEUTRAL: Self = Self(usize::MAX);
+
     pub(super) fn colour(self, palette: Palette) -> RGBColor {
+        if self == Self::NEUTRAL {
+            return NEUTRAL;
+        }
         match palette {
             Palette::Colour => COLOURS[self.0 % COLOURS.len()],
             Palette::Grey => {

@@ -146,6 +146,8 @@ fn nothing_to_draw_is_an_error() {
         Evaluation::default().chart(),
         LossCurves::default().chart(),
         Coverage::default().chart(),
+        Surface::default().chart(),
+        CurveFits::default().chart(),
     ];
     for chart in empty {
         assert!(matches!(chart.svg(), Err(PlotError::NoPoints)), "{chart:?}");

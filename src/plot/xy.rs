@@ -71,6 +71,8 @@ pub struct Line {
     pub stroke: Stroke,
     /// For many lines in one panel.
     pub thin: bool,
+    /// A word on the line itself, such as the loss of a line of equal loss; may be empty.
+    pub label: String,
 }
 
 /// A translucent area between two curves.

@@ -335,6 +335,14 @@ impl Drawn<'_> {
                 }
             }
         }
+        for line in self.panel.lines.iter().filter(|line| !line.label.is_empty()) {
+            // Never beside the line, where it could be another one's.
+            let on_line = line.points.iter().map(|point| {
+                let (x, y) = self.at(*point);
+                ((x, y + 0.35 * NOTE), Align::Centre, 0)
+            });
+            canvas.label(&line.label, NOTE, on_line, &self.plot, INK)?;
+        }
         for note in &self.panel.notes {
             let (x, y) = self.at((note.x, note.y));
             let text = wrapped(&note.text, "\n", NOTE, 0.9 * self.plot.width(), 1).concat();

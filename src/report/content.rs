@@ -1,7 +1,7 @@
 //! What a report says, as blocks that both renderers print.
 
-use super::{GroupResult, ReportFigure, ReportInput};
-use crate::analysis::{Fit, FitStatus, display};
+use super::{GroupResult, ReportFigure, ReportFit, ReportInput};
+use crate::analysis::{Fit, FitStatus, Form, Objective, display};
 use crate::record::{RunRecord, RunStatus};
 use crate::units;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ pub(super) enum Block<'a> {
     Warning(String, Vec<String>),
     List(Vec<String>),
     /// Header, rows, and how many leading columns are text (the rest are numbers).
-    Table(Vec<&'static str>, Vec<Vec<String>>, usize),
+    Table(Vec<String>, Vec<Vec<String>>, usize),
     Figure(&'a ReportFigure),
     Command(String, String),
 }
@@ -121,14 +121,10 @@ fn fits<'a>(input: &ReportInput) -> Vec<Block<'a>> {
         let heading = if input.fits.len() > 1 { format!("Fits: {}", fit.name) } else { "Fits".to_owned() };
         out.push(Block::Heading(2, heading));
         out.extend(fit.verdict.clone().map(Block::Paragraph));
-        out.push(Block::Paragraph(format!(
-            "{} by unweighted least squares, x = {}. ± is one standard error; the interval is at 95 %. \
-             κ is se(C) divided by the residual standard deviation: how far noise in one loss is magnified in C.",
-            fit.formula, fit.x_label
-        )));
+        out.push(Block::Paragraph(method(fit)));
         out.push(Block::Table(
-            vec!["group", "A ± se", "b ± se", "C ± se", "95 % interval of C", "C, one point left out", "R²", "n", "κ"],
-            fit.groups.iter().map(fit_row).collect(),
+            fit_header(fit.law),
+            fit.groups.iter().map(|group| fit_row(fit.law, group)).collect(),
             1,
         ));
         let verdicts: Vec<String> = fit.groups.iter().flat_map(|g| verdict(g, floor_of(input))).collect();
@@ -147,26 +143,52 @@ fn dash() -> String {
     "–".to_owned()
 }
 
-fn fit_row(result: &GroupResult) -> Vec<String> {
-    let mut row = vec![result.group.clone()];
-    match &result.outcome {
-        Ok(fit) => {
-            let text = |name| fit.estimate(name).map_or_else(dash, display::with_error);
-            row.extend(["A", "b", "C"].map(text));
-            let interval = fit.estimate("C").and_then(|c| c.interval.as_ref());
-            row.push(interval.map_or_else(dash, display::interval));
-            row.push(fit.leave_one_out_floor.map_or_else(dash, |(lo, hi)| {
-                format!("{} to {}", display::significant(lo, 4), display::significant(hi, 4))
-            }));
-            row.push(format!("{:.6}", fit.r2));
-            row.push(fit.n.to_string());
-            row.push(fit.kappa.map_or_else(dash, |kappa| format!("{kappa:.1}")));
-        }
-        Err(_) => {
-            row.push("no fit".to_owned());
-            row.extend(std::iter::repeat_with(dash).take(7));
-        }
+/// How the numbers of a fit come about.
+fn method(fit: &ReportFit) -> String {
+    let by = match fit.objective {
+        Objective::LeastSquares => "unweighted least squares".to_owned(),
+        Objective::LogLeastSquares => "least squares of logarithms".to_owned(),
+        Objective::Huber(delta) => format!("Huber's loss of logarithms with threshold {delta}"),
+        Objective::AbsoluteDeviation => "absolute deviations of logarithms".to_owned(),
+    };
+    let mut out = format!("{} by {by}, {}. ± is one standard error", fit.law.formula(), fit.inputs);
+    if let Some(floor) = fit.law.floor_name() {
+        out += &format!(
+            "; the interval is at 95 %. κ is se({floor}) divided by the residual standard deviation: how far noise in \
+             one loss is magnified in {floor}"
+        );
     }
+    out + "."
+}
+
+fn fit_header(law: &dyn Form) -> Vec<String> {
+    let mut out = vec!["group".to_owned()];
+    out.extend(law.parameters().iter().map(|name| format!("{name} ± se")));
+    if let Some(floor) = law.floor_name() {
+        out.extend([format!("95 % interval of {floor}"), format!("{floor}, one point left out")]);
+    }
+    out.extend(["R²", "n"].map(str::to_owned));
+    out.extend(law.floor_name().map(|_| "κ".to_owned()));
+    out
+}
+
+fn fit_row(law: &dyn Form, result: &GroupResult) -> Vec<String> {
+    let mut row = vec![result.group.clone()];
+    let Ok(fit) = &result.outcome else {
+        row.push("no fit".to_owned());
+        row.resize_with(fit_header(law).len(), dash);
+        return row;
+    };
+    row.extend(fit.estimates.iter().map(display::with_error));
+    if let Some(floor) = fit.floor() {
+        row.push(floor.interval.as_ref().map_or_else(dash, display::interval));
+        row.push(fit.leave_one_out_floor.map_or_else(dash, |(lo, hi)| {
+            format!("{} to {}", display::significant(lo, 4), display::significant(hi, 4))
+        }));
+    }
+    row.push(format!("{:.6}", fit.r2));
+    row.push(fit.n.to_string());
+    row.extend(law.floor_name().map(|_| fit.kappa.map_or_else(dash, |kappa| format!("{kappa:.1}"))));
     row
 }
 
@@ -178,8 +200,8 @@ fn verdict(result: &GroupResult, floor: Option<f64>) -> Vec<String> {
         Err(error) => return vec![format!("{group}: no fit, because {error}.")],
     };
     let mut out = Vec::new();
-    if let (Some(floor), Some(c)) = (floor, fit.estimate("C")) {
-        let fitted = format!("{group}: the fitted C = {}", display::with_error(c));
+    if let (Some(floor), Some(c)) = (floor, fit.floor()) {
+        let fitted = format!("{group}: the fitted {} = {}", c.name, display::with_error(c));
         out.push(match &c.interval {
             Some(interval) => format!(
                 "{fitted}; its interval ({}) {} the true floor {floor:.4}.",
@@ -201,8 +223,8 @@ fn caveats(group: &str, fit: &Fit) -> Vec<String> {
             fit.bounds.join(", ")
         ));
     }
-    if fit.estimate("C").and_then(|c| c.interval).is_some_and(|interval| interval.lo.is_none()) {
-        out.push(format!("{group}: these runs do not bound C from below."));
+    if let Some(floor) = fit.floor().filter(|floor| floor.interval.is_some_and(|interval| interval.lo.is_none())) {
+        out.push(format!("{group}: these runs do not bound {} from below.", floor.name));
     }
     out
 }
@@ -252,5 +274,5 @@ fn runs<'a>(records: &[&RunRecord], say_how: bool) -> Block<'a> {
     if say_how {
         header.push("computed on");
     }
-    Block::Table(header, records.iter().map(row).collect(), 4)
+    Block::Table(header.into_iter().map(str::to_owned).collect(), records.iter().map(row).collect(), 4)
 }

@@ -9,7 +9,7 @@ pub mod results;
 
 use std::path::PathBuf;
 
-use crate::analysis::{Fit, FitError};
+use crate::analysis::{Fit, FitError, Form, Objective};
 use crate::record::RunRecord;
 
 /// Everything a report says.
@@ -51,10 +51,12 @@ pub struct MissingRun {
 pub struct ReportFit {
     /// Its name in the study.
     pub name: String,
-    /// What x is, such as "counted training FLOPs".
-    pub x_label: String,
+    /// What the inputs are, such as "x = counted training FLOPs".
+    pub inputs: String,
     /// The law.
-    pub formula: &'static str,
+    pub law: &'static dyn Form,
+    /// What was minimised.
+    pub objective: Objective,
     /// One fit, or the reason why there is none, for each group.
     pub groups: Vec<GroupResult>,
     /// What a comparison of the groups amounts to.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::analysis::{self, FitOptions, Sample, forms};
+use crate::analysis::{self, FitOptions, Objective, Sample, forms};
 use crate::plot::{Curve, Figure, FloorLine, Series, SeriesPoint, Width};
 use crate::record::{RunStatus, SCHEMA};
 
@@ -86,8 +86,9 @@ fn input() -> ReportInput {
         missing: vec![MissingRun { run_id: "d4".into(), label: "SambaY".into(), state: "pending".into() }],
         fits: vec![ReportFit {
             name: "flops".into(),
-            x_label: "counted training FLOPs".into(),
-            formula: forms::power_floor().formula(),
+            inputs: "x = counted training FLOPs".into(),
+            law: forms::power_floor(),
+            objective: Objective::LeastSquares,
             groups: vec![
                 GroupResult { group: "SambaY".into(), outcome: Ok(fit) },
                 GroupResult { group: "Transformer".into(), outcome: few },

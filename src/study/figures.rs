@@ -2,8 +2,9 @@
 
 use super::file::{FigureKind, PaperWidth};
 use super::outputs::Fitted;
-use super::{FigureSection, FitSection, Study, StudyError, drawing, table_figures};
-use crate::analysis::{FitOptions, Row, Sample, display, profile};
+use super::{FigureSection, FitSection, Study, StudyError, drawing, law_figures, table_figures};
+use crate::analysis::forms::Input;
+use crate::analysis::{Row, Sample, display, profile};
 use crate::data::CorpusInfo;
 use crate::plot::figures::{ProfileCurve, ProfileCurves, Reducible, ReducibleSeries, forest};
 use crate::plot::{Axis, Chart, Figure, FloorLine, ForestPanel, ForestRow, Look, SeriesPoint, Span, Width};
@@ -20,6 +21,8 @@ impl Study {
             FigureKind::Reducible => reducible_chart(section, fit, groups),
             FigureKind::Profiles => profile_chart(section, fit, groups),
             FigureKind::Forest => self.forest_chart(section, fit)?,
+            FigureKind::Surface => law_figures::surface_chart(section, fit, groups),
+            FigureKind::Allocation => law_figures::allocation_chart(section, fit, groups)?,
             // Kinds that show a table are drawn by now.
             _ => loss_chart(section, fit, groups, corpus),
         })
@@ -57,7 +60,7 @@ impl Study {
             },
             ForestPanel {
                 title: Some("multiplier at equal loss".to_owned()),
-                x: Axis::log(format!("how many times the baseline needs: {}", fit.x_label())),
+                x: Axis::log(format!("how many times the baseline needs: {}", fit.label(Input::X))),
                 rows: multipliers.collect(),
                 reference: Some((1.0, "equal".to_owned())),
             },
@@ -86,7 +89,7 @@ fn loss_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>, co
     let floor = corpus.and_then(|corpus| corpus.floor_nats).filter(|_| fit.y == "val_loss");
     let figure = Figure {
         title: section.title.clone().unwrap_or_default(),
-        x_label: fit.x_label().to_owned(),
+        x_label: fit.label(Input::X).to_owned(),
         y_label: section.y_label.clone().unwrap_or_else(|| fit.y.clone()),
         series: series.filter(|series| !series.points.is_empty()).collect(),
         floor: floor.map(|loss| FloorLine { loss, label: "true floor".to_owned() }),
@@ -112,7 +115,7 @@ fn reducible_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted
     });
     let figure = Reducible {
         title: section.title.clone().unwrap_or_default(),
-        x_label: fit.x_label().to_owned(),
+        x_label: fit.label(Input::X).to_owned(),
         y_label: section.y_label.clone().unwrap_or_else(|| "L - C (nats per token)".to_owned()),
         series: series.collect(),
         width: section.width.into(),
@@ -121,7 +124,7 @@ fn reducible_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted
 }
 
 fn profile_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>) -> Chart {
-    let options = FitOptions::new(fit.law());
+    let options = fit.options();
     let curves = groups.into_iter().filter_map(|group| {
         let fitted = group.outcome.ok()?;
         let floor = fitted.floor()?;
@@ -136,7 +139,7 @@ fn profile_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>)
     });
     let figure = ProfileCurves {
         title: section.title.clone().unwrap_or_default(),
-        x_label: "irreducible loss C (nats per token)".to_owned(),
+        x_label: format!("irreducible loss {} (nats per token)", fit.law().floor_name().unwrap_or_default()),
         y_label: "rise of the sum of squares / 95 % limit".to_owned(),
         cut: 1.0,
         cut_label: "95 %".to_owned(),

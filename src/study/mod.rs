@@ -7,6 +7,8 @@
 pub mod drawing;
 mod figures;
 mod file;
+mod fit_table;
+mod law_figures;
 mod outputs;
 mod table_figures;
 
@@ -14,7 +16,6 @@ pub use file::{
     CompareSection, CurvesSection, DataSection, EvaluationSection, FigureKind, FigureSection, FitSection, GridSection,
     IsoflopSection, PackSection, PaperWidth, ReportSection, StudyFile,
 };
-pub use outputs::FitRow;
 
 use crate::analysis::FrameError;
 use crate::analysis::compare::CompareError;

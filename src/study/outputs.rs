@@ -1,17 +1,15 @@
 //! What a study makes of its runs: fits, figures, the report.
 
-use super::{FigureSection, FitSection, Step, Study, StudyError, drawing};
+use super::{FigureSection, FitSection, Step, Study, StudyError, drawing, fit_table};
 use crate::analysis::compare::{CompareGroup, CompareOptions, Comparison, compare};
 use crate::analysis::document::{FitEntry, SCHEMA};
-use crate::analysis::{Columns, Fit, FitError, FitOptions, FrameError, Row, Sample, Table};
+use crate::analysis::{self, Columns, Fit, FitError, FrameError, Row, Sample, Table};
 use crate::data::CorpusInfo;
 use crate::expression::Expression;
 use crate::files::{ReadError, write_atomic};
 use crate::plot::Curve;
-use crate::report::results::ResultsError;
 use crate::report::{CorpusSummary, GroupResult, MissingRun, ReportFigure, ReportFit, ReportInput, RerunCommand};
 use crate::sweep::{SweepPlan, plan};
-use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -29,33 +27,6 @@ pub(super) fn write_if_changed(path: &Path, contents: &[u8]) -> Result<Step, Stu
     Ok(Step::Made)
 }
 
-/// One row of `fits.csv`: a law, or why there is none.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the fields are the columns")]
-pub struct FitRow {
-    pub fit: String,
-    pub group: String,
-    pub form: &'static str,
-    pub n: usize,
-    pub status: &'static str,
-    #[serde(rename = "A")]
-    pub a: Option<f64>,
-    #[serde(rename = "A_se")]
-    pub a_se: Option<f64>,
-    pub b: Option<f64>,
-    pub b_se: Option<f64>,
-    #[serde(rename = "C")]
-    pub c: Option<f64>,
-    #[serde(rename = "C_se")]
-    pub c_se: Option<f64>,
-    #[serde(rename = "C_lo")]
-    pub c_lo: Option<f64>,
-    #[serde(rename = "C_hi")]
-    pub c_hi: Option<f64>,
-    pub r2: Option<f64>,
-    pub reason: Option<String>,
-}
-
 /// One group of one fit.
 pub(super) struct Fitted {
     pub group: String,
@@ -68,7 +39,7 @@ impl Study {
     /// Each group of a fit, its curve with a confidence band where `band`.
     pub(super) fn fitted(&self, section: &FitSection, band: bool) -> Result<Vec<Fitted>, StudyError> {
         let columns = Columns {
-            inputs: vec![section.x.clone()],
+            inputs: section.columns(),
             y: section.y.clone(),
             // Every results table has it, for the loss that runs report as theirs.
             y_se: (section.y == "val_loss").then(|| "val_loss_se".to_owned()),
@@ -78,12 +49,16 @@ impl Study {
             ..Columns::default()
         };
         let table = Table::read(section.table.as_ref().unwrap_or(&self.table()), &columns)?;
-        let options = FitOptions::new(section.law());
+        let options = section.options();
+        let fitted = |sample: &Sample| match section.is_of_one_scale() {
+            true => drawing::fitted(sample, &options, band).map(|(fit, curve)| (fit, Some(curve))),
+            false => analysis::fit(sample, &options).map(|fit| (fit, None)),
+        };
         let group = |name: Option<String>| {
             let rows: Vec<Row> = table.rows.iter().filter(|row| row.group == name).cloned().collect();
             let group = name.unwrap_or_else(|| "all".to_owned());
-            match drawing::fitted(&Sample::of_rows(&rows), &options, band) {
-                Ok((fit, curve)) => Fitted { group, rows, curve: Some(curve), outcome: Ok(fit) },
+            match fitted(&Sample::of_rows(&rows)) {
+                Ok((fit, curve)) => Fitted { group, rows, curve, outcome: Ok(fit) },
                 Err(error) => Fitted { group, rows, curve: None, outcome: Err(error) },
             }
         };
@@ -112,23 +87,18 @@ impl Study {
         if let Some(nothing_fits) = self.is_current("fit", &inputs, &paths) {
             return Ok((Step::Current, nothing_fits));
         }
-        let (mut rows, mut entries, mut nothing_fits) = (Vec::new(), Vec::new(), false);
+        let (mut fits, mut entries, mut nothing_fits) = (Vec::new(), Vec::new(), false);
         for section in self.file.fits.iter().filter(|_| self.has_points(plan)) {
             let groups = self.fitted(section, false)?;
             nothing_fits |= groups.iter().all(|group| group.outcome.is_err());
-            rows.extend(groups.iter().map(|group| row(section, group)));
             entries.extend(groups.iter().map(|group| entry(section, group)));
+            fits.extend(groups.into_iter().map(|group| (section, group)));
         }
-        nothing_fits |= !self.file.fits.is_empty() && rows.is_empty();
+        nothing_fits |= !self.file.fits.is_empty() && fits.is_empty();
         let document = serde_json::to_string_pretty(&json!({ "schema": SCHEMA, "fits": entries }));
         let document = document.expect("string keys and finite numbers") + "\n";
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        let encode = |error: &dyn std::fmt::Display| ResultsError::Encode(error.to_string());
-        for row in &rows {
-            writer.serialize(row).map_err(|error| encode(&error))?;
-        }
         write_atomic(&paths[0], document.as_bytes())?;
-        write_atomic(&paths[1], &writer.into_inner().map_err(|error| encode(&error))?)?;
+        write_atomic(&paths[1], fit_table::to_csv(&fits)?.as_bytes())?;
         self.set_current("fit", &inputs, nothing_fits)?;
         Ok((Step::Made, nothing_fits))
     }
@@ -170,11 +140,8 @@ impl Study {
             .filter(|group| group.outcome.is_ok())
             .map(|group| CompareGroup { name: group.group, rows: group.rows })
             .collect();
-        let options = CompareOptions {
-            fit: FitOptions::new(section.law()),
-            groups: wanted.groups.clone(),
-            baseline: wanted.baseline.clone(),
-        };
+        let options =
+            CompareOptions { fit: section.options(), groups: wanted.groups.clone(), baseline: wanted.baseline.clone() };
         compare(&groups, &options).map(Some).map_err(refused)
     }
 
@@ -215,8 +182,9 @@ impl Study {
             let groups = self.fitted(section, false)?.into_iter();
             fits.push(ReportFit {
                 name: section.name.clone(),
-                x_label: section.x_label().to_owned(),
-                formula: section.law().formula(),
+                inputs: section.inputs_in_words(),
+                law: section.law(),
+                objective: section.options().objective,
                 groups: groups.map(|fit| GroupResult { group: fit.group, outcome: fit.outcome }).collect(),
                 verdict: self.comparison(section)?.map(|comparison| comparison.verdict),
             });
@@ -259,11 +227,8 @@ impl Study {
             out.push(command("One run", format!("lossfloor train {}/RUN_ID/config.yaml", self.runs_dir.display())));
         }
         for fit in &self.file.fits {
-            let group = fit.group.as_ref().map_or(String::new(), |group| format!(" --group {group}"));
             let table = fit.table.clone().unwrap_or_else(|| self.table());
-            let rows = fit.condition.as_ref().map_or(String::new(), |condition| format!(" --where '{condition}'"));
-            let columns = format!("--x {} --y {}{group}{rows}", fit.x, fit.y);
-            let line = format!("lossfloor fit {} --form {} {columns}", table.display(), fit.form);
+            let line = format!("lossfloor fit {} {}", table.display(), fit.arguments());
             out.push(command(&format!("Fit {}", fit.name), line));
         }
         out
@@ -307,34 +272,9 @@ impl Study {
     }
 }
 
-fn row(section: &FitSection, group: &Fitted) -> FitRow {
-    let fit = group.outcome.as_ref().ok();
-    let estimate = |name: &str| fit.and_then(|fit| fit.estimate(name));
-    let value = |name: &str| estimate(name).map(|estimate| estimate.value);
-    let se = |name: &str| estimate(name).and_then(|estimate| estimate.se);
-    let interval = estimate("C").and_then(|estimate| estimate.interval);
-    FitRow {
-        fit: section.name.clone(),
-        group: group.group.clone(),
-        form: section.law().name(),
-        n: group.rows.len(),
-        status: fit.map_or("no_fit", |fit| fit.status.name()),
-        a: value("A"),
-        a_se: se("A"),
-        b: value("b"),
-        b_se: se("b"),
-        c: value("C"),
-        c_se: se("C"),
-        c_lo: interval.and_then(|interval| interval.lo),
-        c_hi: interval.and_then(|interval| interval.hi),
-        r2: fit.map(|fit| fit.r2),
-        reason: group.outcome.as_ref().err().map(FitError::to_string),
-    }
-}
-
 /// One entry of `fits.json`, laid out as `fit --json` does.
 fn entry(section: &FitSection, group: &Fitted) -> serde_json::Value {
-    let options = FitOptions::new(section.law());
+    let options = section.options();
     let how = (options.objective, options.interval);
     let name = Some(group.group.clone());
     let entry = FitEntry::new(name, section.law().name(), how, group.rows.len(), BTreeMap::new(), &group.outcome);

@@ -43,11 +43,12 @@ fn levels(values: impl Iterator<Item = f64>) -> Vec<f64> {
 }
 
 /// Places at equal ratios.
-fn spaced(from: f64, to: f64) -> impl Iterator<Item = f64> {
+pub(super) fn spaced(from: f64, to: f64) -> impl Iterator<Item = f64> {
     (0..SAMPLES).map(move |i| from * (to / from).powf(i as f64 / (SAMPLES - 1) as f64))
 }
 
-fn isoflop_chart(section: &FigureSection, of: &IsoflopSection) -> Result<Chart, StudyError> {
+/// Runs with their sizes and tokens, and the optimum of each budget among them.
+pub(super) fn isoflop_optima(of: &IsoflopSection) -> Result<(Sample, Vec<Optimum>), StudyError> {
     let columns = Columns {
         inputs: vec![of.n.clone(), of.flops.clone()],
         y: of.y.clone(),
@@ -59,8 +60,12 @@ fn isoflop_chart(section: &FigureSection, of: &IsoflopSection) -> Result<Chart, 
     let (n, flops) = (raw.inputs.columns[0].clone(), raw.inputs.columns[1].clone());
     let tokens = flops.iter().zip(&n).map(|(flops, n)| flops / FLOPS_PER_PARAMETER_TOKEN / n).collect();
     let sample = Sample { inputs: Inputs { columns: vec![n, tokens] }, ..raw };
-    let budgets = budgets(&flops, &[], 0.0);
-    let mut optima = optima(&sample, &budgets, Method::Parabola, None, FLOPS_PER_PARAMETER_TOKEN);
+    let optima = optima(&sample, &budgets(&flops, &[], 0.0), Method::Parabola, None, FLOPS_PER_PARAMETER_TOKEN);
+    Ok((sample, optima))
+}
+
+fn isoflop_chart(section: &FigureSection, of: &IsoflopSection) -> Result<Chart, StudyError> {
+    let (sample, mut optima) = isoflop_optima(of)?;
     // Points of the valley look like the budgets at their place, so that budgets without one come last.
     optima.sort_by_key(|optimum| optimum.usable().is_none());
     let figure = Isoflop {

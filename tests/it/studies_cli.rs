@@ -187,3 +187,57 @@ fn studies_draw_tables_without_a_fit() {
     let (code, err) = reproduce();
     assert!(code == Some(2) && err.contains("f: kind curves needs curves: {...}"), "{err}");
 }
+
+/// L = 1.7 + 400/N^0.34 + 400/D^0.28, so that N grows with compute to the power 0.28/0.62 = 0.4516.
+#[test]
+fn studies_draw_laws_of_parameters_and_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let mut runs = "n,d,loss\n".to_owned();
+    for (i, n) in [1e7, 3e7, 1e8, 3e8].iter().enumerate() {
+        for (k, d) in [1e9, 3e9, 1e10, 3e10].iter().enumerate() {
+            let noise = 1e-3 * (((7 * i + 3 * k) % 5) as f64 - 2.0);
+            let loss = 1.7 + 400.0 * f64::powf(*n, -0.34) + 400.0 * f64::powf(*d, -0.28) + noise;
+            runs += &format!("{n},{d},{loss}\n");
+        }
+    }
+    write("runs.csv", &runs);
+    let study = |fit: &str, figure: &str| {
+        format!(
+            "study: s\nfits: [{{name: f, table: runs.csv, y: loss, {fit}}}]\n\
+             figures:\n  - {{name: surface, kind: surface, fit: f, width: column}}\n  - {{name: best, {figure}}}\n"
+        )
+    };
+    let reproduce = |text: &str| {
+        write("study.yaml", text);
+        let output = super::program(folder.path(), &["reproduce", "study.yaml"]).output().unwrap();
+        (output.status.code(), super::text(&output.stderr))
+    };
+    let (fit, best) = ("form: chinchilla, n: n, d: d, interval: 'bootstrap:20'", "kind: allocation, fit: f");
+    let (code, err) = reproduce(&study(fit, best));
+    assert_eq!(code, Some(0), "{err}");
+    let text = |name: &str| std::fs::read_to_string(folder.path().join("results/s").join(name)).unwrap();
+    let (surface, allocation) = (text("surface.svg"), text("best.svg"));
+    for words in ["N = 10M", "measured − fitted", "compute-optimal N and D", "Grey lines:"] {
+        assert!(surface.contains(words), "{words}: {surface}");
+    }
+    assert!(allocation.contains("\n0.45 [0.4") && allocation.contains("\n0.55 [0.5"), "{allocation}");
+    assert!(text("fits.csv").starts_with("fit,group,form,n,status,A,A_se,B,B_se,E,E_se,E_lo,E_hi,alpha,alpha_se,beta"));
+    let report = text("report.md");
+    assert!(report.contains("by unweighted least squares, N = n, D = d.") && report.contains("95 % interval of E"));
+    let command = "lossfloor fit runs.csv --form chinchilla --n n --d d --y loss --interval bootstrap:20";
+    assert!(report.contains(command), "{report}");
+    for (fit, figure, expected) in [
+        ("form: chinchilla, n: n", best, "f: form chinchilla needs d: COLUMN"),
+        ("form: power, x: n, d: d", best, "f: form power has no use for d"),
+        ("form: chinchila, n: n, d: d", best, "f: unknown form 'chinchila'; known: power, "),
+        ("form: chinchilla, n: n, d: d, loss: squares", best, "f: loss: 'squares' is not one of lsq"),
+        ("form: chinchilla, n: n, d: d, loss: lad, interval: wald", best, "f: interval: lad has no profile"),
+        ("form: chinchilla, n: n, d: d, compare: {}", best, "f: compare needs a form of one scale"),
+        ("form: chinchilla, n: n, d: d", "kind: loss, fit: f", "best: its fit 'f' has to be of a form of one scale"),
+        ("form: interaction, n: n, d: d", best, "surface: its fit 'f' has to be of a form with a best N and D"),
+    ] {
+        let (code, err) = reproduce(&study(fit, figure));
+        assert!(code == Some(2) && err.contains(expected), "{expected}: {code:?} {err}");
+    }
+}

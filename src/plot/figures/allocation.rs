@@ -19,6 +19,8 @@ pub struct LawSeries {
     pub law: Vec<(f64, f64)>,
     /// Its confidence band; may be empty.
     pub band: Vec<(f64, f64, f64)>,
+    /// Least and greatest compute behind the law, beyond which it is dashed; those of the points where nothing is said.
+    pub data: Option<(f64, f64)>,
 }
 
 /// One quantity against compute.
@@ -50,6 +52,7 @@ impl Allocation {
     pub fn chart(&self) -> Chart {
         let mut legend: Vec<LegendEntry> = Vec::new();
         let mut panels = Vec::new();
+        let mut dashes = false;
         for quantity in &self.panels {
             let (x, y) = (Axis::log(&self.compute_label), Axis::log(&quantity.y_label));
             let mut panel = XyPanel { x, y, ..XyPanel::default() };
@@ -57,12 +60,18 @@ impl Allocation {
                 let known = legend.iter().position(|entry| entry.name == series.name);
                 let look = Look(known.unwrap_or(legend.len()));
                 if known.is_none() {
-                    let line = if series.law.is_empty() { Key::MARKER } else { Key::both(Stroke::Solid) };
+                    let line = match (series.law.is_empty(), series.points.is_empty()) {
+                        (true, _) => Key::MARKER,
+                        (false, true) => Key::line(Stroke::Solid),
+                        (false, false) => Key::both(Stroke::Solid),
+                    };
                     let key = Key { band: !series.band.is_empty(), ..line };
                     legend.push(LegendEntry::new(&series.name, look, key));
                 }
-                let (first, last) = extremes(series.points.iter().map(|point| point.x)).unwrap_or((0.0, f64::INFINITY));
+                let of_points = || extremes(series.points.iter().map(|point| point.x));
+                let (first, last) = series.data.or_else(of_points).unwrap_or((0.0, f64::INFINITY));
                 panel.lines.extend(fitted_lines(look, &series.law, first, last));
+                dashes |= panel.lines.iter().any(|line| line.stroke == Stroke::Dashed);
                 if !series.band.is_empty() {
                     panel.bands.push(Band { look, samples: series.band.clone() });
                 }
@@ -86,7 +95,7 @@ impl Allocation {
             columns: if self.width == Width::Full { panels.len().min(3) } else { 1 },
             panels,
             legend,
-            caption_note: None,
+            caption_note: dashes.then(|| "Dashed: beyond the data.".to_owned()),
         }
     }
 }

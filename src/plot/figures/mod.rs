@@ -1,6 +1,7 @@
 //! A builder for each figure of a study: data in, a [`Chart`](super::Chart) out.
 
 mod allocation;
+mod curve_fits;
 mod curves;
 mod evaluation;
 mod grid;
@@ -8,8 +9,10 @@ mod isoflop;
 mod profile;
 mod reducible;
 mod scaling;
+mod surface;
 
 pub use allocation::{Allocation, AllocationPanel, LawSeries, forest};
+pub use curve_fits::{CurveFitRun, CurveFits};
 pub use curves::{LossCurves, RunCurve};
 pub use evaluation::{Coverage, Evaluation, EvaluationPanel, EvaluationSeries};
 pub use grid::GridSearch;
@@ -17,6 +20,7 @@ pub use isoflop::{Budget, Isoflop, Valley};
 pub use profile::{ProfileCurve, ProfileCurves};
 pub use reducible::{Reducible, ReducibleSeries};
 pub use scaling::{Curve, Figure, Floor, FloorLine, Series, SeriesPoint};
+pub use surface::{Contour, Surface, SurfaceLevel, SurfacePoint};
 
 use super::style::{Look, Stroke};
 use super::xy::Line;
@@ -41,7 +45,13 @@ fn fitted_lines(look: Look, samples: &[(f64, f64)], first: f64, last: f64) -> Ve
         let inside = samples.iter().copied().filter(|(x, _)| *x > lo && *x < hi);
         end(lo).into_iter().chain(inside).chain(end(hi)).collect()
     };
-    let line = |points: Vec<(f64, f64)>, stroke: Stroke| Line { look, points, stroke, thin: stroke != Stroke::Solid };
+    let line = |points: Vec<(f64, f64)>, stroke: Stroke| Line {
+        look,
+        points,
+        stroke,
+        thin: stroke != Stroke::Solid,
+        ..Line::default()
+    };
     let (Some(start), Some(end)) = (samples.first(), samples.last()) else { return Vec::new() };
     let pieces = [
         line(between(start.0, first.min(end.0)), Stroke::Dashed),

@@ -56,7 +56,7 @@ impl ProfileCurves {
             let shown = |k: usize| curve.samples[k.saturating_sub(1)..(k + 2).min(curve.samples.len())].iter();
             let near = (0..curve.samples.len()).filter(|k| shown(*k).any(|sample| sample.1 <= top));
             let points: Vec<(f64, f64)> = near.map(|k| curve.samples[k]).collect();
-            panel.lines.push(Line { look, points, stroke: Stroke::Own, thin: false });
+            panel.lines.push(Line { look, points, stroke: Stroke::Own, ..Line::default() });
             if let Some(optimum) = curve.optimum {
                 panel.rug.push((look, optimum));
             }

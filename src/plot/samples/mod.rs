@@ -1,5 +1,7 @@
 //! Figures with realistic data, made by every builder.
 
+mod laws;
+
 use super::figures::*;
 use super::*;
 
@@ -151,40 +153,6 @@ fn profiles(width: Width) -> Chart {
     .chart()
 }
 
-fn isoflop(width: Width) -> Chart {
-    let budgets = (0..6).map(|i| {
-        let compute = 1e17 * 10f64.powf(0.6 * f64::from(i));
-        let best = 0.2 * compute.powf(0.46);
-        let at = |n: f64| 1.9 + 35.0 * compute.powf(-0.075) + 0.05 * (n / best).ln().powi(2);
-        let sizes = logarithmic(best / 5.0, best * 5.0, 7);
-        let points =
-            sizes.iter().enumerate().map(|(k, n)| DataPoint::new(*n, at(*n) + 0.008 * noise(k + 11 * i as usize)));
-        Budget {
-            name: format!(
-                "{} FLOPs",
-                axis::labels(&[compute * 1.0001], Scale::Log)[0].chars().take(12).collect::<String>()
-            ),
-            points: points.collect(),
-            parabola: logarithmic(best / 6.0, best * 6.0, 80).into_iter().map(|n| (n, at(n))).collect(),
-            minimum: Some((best, at(best))),
-        }
-    });
-    let budgets: Vec<Budget> = budgets.collect();
-    let xs: Vec<f64> = (0..6).map(|i| 1e17 * 10f64.powf(0.6 * f64::from(i))).collect();
-    let valley = Valley {
-        x_label: "training compute (FLOPs)".to_owned(),
-        optima: xs
-            .iter()
-            .map(|x| DataPoint::with_bar(*x, 0.2 * x.powf(0.46), Span::new(0.17 * x.powf(0.46), 0.24 * x.powf(0.46))))
-            .collect(),
-        law: logarithmic(5e16, 1e21, 50).into_iter().map(|x| (x, 0.2 * x.powf(0.46))).collect(),
-        band: logarithmic(5e16, 1e21, 50).into_iter().map(|x| (x, 0.17 * x.powf(0.46), 0.235 * x.powf(0.46))).collect(),
-        legend: "N ∝ compute^0.46 [0.43, 0.49]".to_owned(),
-    };
-    let (size_label, loss_label) = ("parameters N".to_owned(), "loss (nats per token)".to_owned());
-    Isoflop { title: "Equal compute".to_owned(), size_label, loss_label, budgets, valley: Some(valley), width }.chart()
-}
-
 fn rows() -> Vec<ForestRow> {
     let row = |group: &str, label: &str, estimate: f64, lo: Option<f64>, hi: Option<f64>, look: usize| ForestRow {
         label: label.to_owned(),
@@ -205,56 +173,6 @@ fn rows() -> Vec<ForestRow> {
         row("SP", "Transformer++", 0.47, None, Some(0.81), 2),
         row("SP", "TransformerLS with differential attention", 0.02, Some(-9.0), Some(11.0), 3),
     ]
-}
-
-fn allocation(width: Width) -> Chart {
-    let names = ["Transformer++", "SambaY"];
-    let panel = |y_label: &str, factor: f64, exponent: f64| AllocationPanel {
-        y_label: y_label.to_owned(),
-        series: (0..2)
-            .map(|s| {
-                let y = |x: f64| factor * (1.0 + 0.3 * s as f64) * x.powf(exponent + 0.01 * s as f64);
-                LawSeries {
-                    name: names[s].to_owned(),
-                    points: logarithmic(1e17, 1e20, 5)
-                        .into_iter()
-                        .enumerate()
-                        .map(|(i, x)| DataPoint::new(x, y(x) * (1.0 + 0.06 * noise(i + s))))
-                        .collect(),
-                    law: logarithmic(5e16, 1e21, 60).into_iter().map(|x| (x, y(x))).collect(),
-                    band: logarithmic(5e16, 1e21, 60).into_iter().map(|x| (x, 0.85 * y(x), 1.2 * y(x))).collect(),
-                }
-            })
-            .collect(),
-    };
-    let exponent = |group: &str, label: &str, a: f64| ForestRow {
-        label: label.to_owned(),
-        group: Some(group.to_owned()),
-        estimate: a,
-        lo: Some(a - 0.03),
-        hi: Some(a + 0.04),
-        text: format!("{a:.2} [{:.2}, {:.2}]", a - 0.03, a + 0.04),
-        look: Look(0),
-    };
-    let exponents = ForestPanel {
-        title: None,
-        x: Axis::linear("exponent"),
-        rows: vec![
-            exponent("a: N ∝ compute^a", names[0], 0.46),
-            exponent("a: N ∝ compute^a", names[1], 0.47),
-            exponent("b: D ∝ compute^b", names[0], 0.54),
-            exponent("b: D ∝ compute^b", names[1], 0.53),
-        ],
-        reference: Some((0.5, "equal growth".to_owned())),
-    };
-    Allocation {
-        title: "Compute-optimal allocation".to_owned(),
-        compute_label: "training compute (FLOPs)".to_owned(),
-        panels: vec![panel("best parameters N", 0.2, 0.46), panel("best tokens D", 0.8, 0.53)],
-        exponents: Some(exponents),
-        width,
-    }
-    .chart()
 }
 
 fn forests(width: Width) -> Chart {
@@ -445,12 +363,14 @@ fn charts(width: Width) -> Vec<(&'static str, Chart)> {
         ("many_series", many(width)),
         ("reducible", reducible(width)),
         ("profiles", profiles(width)),
-        ("isoflop", isoflop(width)),
-        ("allocation", allocation(width)),
+        ("isoflop", laws::isoflop(width)),
+        ("allocation", laws::allocation(width)),
+        ("surface", laws::surface(width)),
         ("forest", forests(width)),
         ("lr_batch", grid(width)),
         ("evaluation", evaluation(width)),
         ("loss_curves", loss_curves(width)),
+        ("curve_fits", laws::curve_fits(width)),
         ("coverage", coverage(width)),
         ("extremes", extremes(width)),
     ]

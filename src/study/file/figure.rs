@@ -1,0 +1,244 @@
+//! `figures` of a study as written.
+
+use super::FitSection;
+use crate::analysis::isoflop;
+use crate::expression::Expression;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// One of `figures`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FigureSection {
+    /// Its files' name.
+    pub name: String,
+    /// What it shows.
+    #[serde(default)]
+    pub kind: FigureKind,
+    /// The fit whose points and curves it shows; kinds that show a table have none.
+    #[serde(default)]
+    pub fit: String,
+    /// Of an evaluation: where its numbers stand.
+    pub evaluation: Option<EvaluationSection>,
+    /// Of runs at equal compute: where they stand.
+    pub isoflop: Option<IsoflopSection>,
+    /// Of a grid of two settings: where its losses stand.
+    pub grid: Option<GridSection>,
+    /// Of loss curves: where they stand.
+    pub curves: Option<CurvesSection>,
+    /// Whether a loss figure gets a panel of measured minus fitted loss.
+    #[serde(default)]
+    pub residuals: bool,
+    /// On paper.
+    #[serde(default)]
+    pub width: PaperWidth,
+    /// Heading.
+    pub title: Option<String>,
+    /// Default the column.
+    pub y_label: Option<String>,
+    /// One sentence below it in the report.
+    pub caption: Option<String>,
+}
+
+/// Kinds of figures.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum FigureKind {
+    /// Losses against x with fitted curves and their bands.
+    #[default]
+    Loss,
+    /// L - C on logarithmic axes, with the interval of C.
+    Reducible,
+    /// How much worse each fit gets when its floor is held elsewhere.
+    Profiles,
+    /// Differences of floors and multipliers of x, of a fit that compares its groups.
+    Forest,
+    /// Shares of successes against a setting.
+    Evaluation,
+    /// Losses against size at equal compute, with parabolas and the power law of their minima.
+    Isoflop,
+    /// Losses of a search over two settings, such as learning rate and batch size, as a heat map.
+    Grid,
+    /// Losses in the course of training.
+    Curves,
+    /// A law of N and D: losses against D with a curve for each range of N, residuals, and the plane of N and D with
+    /// lines of equal loss.
+    Surface,
+    /// The best N and D by compute after a law of N and D, and beside it the optima of runs at equal compute where
+    /// `isoflop` names some.
+    Allocation,
+}
+
+/// What a kind of figure is made from.
+enum Source {
+    /// The section that names a table.
+    Table(&'static str),
+    /// A fit of one scale.
+    OneScale,
+    /// Any fit whose law has a floor.
+    Floor,
+    /// A fit that compares its groups.
+    Comparison,
+    /// A fit of N and D that has a best allocation.
+    Allocating,
+}
+
+impl FigureKind {
+    fn source(self) -> Source {
+        match self {
+            Self::Evaluation => Source::Table("evaluation"),
+            Self::Isoflop => Source::Table("isoflop"),
+            Self::Grid => Source::Table("grid"),
+            Self::Curves => Source::Table("curves"),
+            Self::Loss | Self::Reducible => Source::OneScale,
+            Self::Profiles => Source::Floor,
+            Self::Forest => Source::Comparison,
+            Self::Surface | Self::Allocation => Source::Allocating,
+        }
+    }
+}
+
+/// How wide a figure is on paper.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum PaperWidth {
+    /// The whole width of the text.
+    #[default]
+    Full,
+    /// One of two columns.
+    Column,
+}
+
+/// `evaluation` of one of `figures`: a table with one row for each series and setting.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of the setting, such as a window.
+    pub x: String,
+    /// What x is, for people.
+    pub x_label: Option<String>,
+    /// Column of the share of successes.
+    pub y: String,
+    /// Number of trials behind each share, for its binomial interval.
+    pub trials: f64,
+    /// Column that splits the rows.
+    pub group: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// Horizontal lines, by what they are: a series without a setting.
+    #[serde(default)]
+    pub references: BTreeMap<String, f64>,
+}
+
+/// `isoflop` of one of `figures`: a table with one row for each run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IsoflopSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of the size, such as parameters.
+    pub n: String,
+    /// What a size is, for people; default the column.
+    pub n_label: Option<String>,
+    /// Column of the training FLOPs; those that agree to three digits are one budget.
+    pub flops: String,
+    /// Column of the loss.
+    pub y: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+/// `grid` of one of `figures`: a table with one row for each run; of several with equal settings the least loss counts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GridSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of the setting that is varied along the rows, such as the learning rate.
+    pub x: String,
+    /// What x is, for people; default the column.
+    pub x_label: Option<String>,
+    /// Column of the other setting, such as the batch size.
+    pub y: String,
+    /// Column of the loss.
+    pub loss: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+/// `curves` of one of `figures`: a table with one row for each run and step.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurvesSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of steps or tokens.
+    pub x: String,
+    /// What x is, for people; default the column.
+    pub x_label: Option<String>,
+    /// Column of the loss.
+    pub y: String,
+    /// Column that tells the runs apart.
+    pub run: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+impl FigureSection {
+    /// The table that it shows beside or instead of a fit, and which rows of it.
+    fn rows(&self) -> Option<(&Path, Option<&str>)> {
+        let of = match self.kind {
+            FigureKind::Evaluation => self.evaluation.as_ref().map(|section| (&section.table, &section.condition)),
+            FigureKind::Isoflop | FigureKind::Allocation => {
+                self.isoflop.as_ref().map(|section| (&section.table, &section.condition))
+            }
+            FigureKind::Grid => self.grid.as_ref().map(|section| (&section.table, &section.condition)),
+            FigureKind::Curves => self.curves.as_ref().map(|section| (&section.table, &section.condition)),
+            FigureKind::Loss
+            | FigureKind::Reducible
+            | FigureKind::Profiles
+            | FigureKind::Forest
+            | FigureKind::Surface => None,
+        };
+        of.map(|(table, condition)| (table.as_path(), condition.as_deref()))
+    }
+
+    /// The table that it shows beside or instead of a fit.
+    pub(in crate::study) fn table(&self) -> Option<&Path> {
+        self.rows().map(|(table, _)| table)
+    }
+
+    /// What is wrong with it, given the fit that it names.
+    pub(super) fn check(&self, fit: Option<&FitSection>) -> Result<(), String> {
+        let name = &self.name;
+        if let Some(Err(error)) = self.rows().and_then(|(_, condition)| condition).map(Expression::parse) {
+            return Err(format!("{name}: where: {error}"));
+        }
+        let source = self.kind.source();
+        if let Source::Table(section) = source {
+            let missing = format!("{name}: kind {section} needs {section}: {{...}}");
+            return if self.rows().is_none() { Err(missing) } else { Ok(()) };
+        }
+        let Some(fit) = fit else { return Err(format!("{name} shows '{}', which is none of fits", self.fit)) };
+        let form = &fit.form;
+        let problem = match source {
+            Source::OneScale if !fit.is_of_one_scale() => format!("a form of one scale, which {form} is not"),
+            Source::Floor if fit.law().floor_name().is_none() => format!("a form with a floor; {form} has none"),
+            Source::Allocating if !isoflop::allocates(fit.law()) => {
+                format!("a form with a best N and D by compute, such as chinchilla; {form} is none")
+            }
+            Source::Comparison if fit.compare.is_none() => {
+                return Err(format!("{name} shows differences: fit '{}' needs compare: {{}}", self.fit));
+            }
+            _ => return Ok(()),
+        };
+        Err(format!("{name}: its fit '{}' has to be of {problem}", self.fit))
+    }
+}
