@@ -221,7 +221,9 @@ impl Study<'_> {
             let error = |(step, loss): (usize, f64)| Some((step, run.measured_at(step).map(|y| loss - y)?));
             CurveFitRun {
                 name: run.log.name.clone(),
-                detail: run.scores.map_or(String::new(), |s| format!("{:.2} %", 100.0 * s.mean_relative)),
+                detail: run
+                    .scores
+                    .map_or(String::new(), |s| format!("{} %", display::significant(100.0 * s.mean_relative, 2))),
                 errors: law.clone().filter_map(error).map(place).collect(),
                 law: law.filter(|(step, _)| *step >= from.max(run.log.schedule.first_peak())).map(place).collect(),
                 measured: measured.into_iter().map(place).collect(),
