@@ -120,7 +120,7 @@ fn drawn(panel: &LatencyPanel, legend: &[LegendEntry]) -> XyPanel {
 use super::super::axis::Ticks;
 
 /// Throughput of arXiv:2507.06607 (figure 4b, queries/s and s at 1 to 16 at once), latency of generation (figure 9), and
-/// prompts read on an H200.
+/// prompts read on an H200. The floors are made up.
 #[cfg(test)]
 pub(in crate::plot) fn sample(width: Width) -> Chart {
     const BATCHES: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
