@@ -6,6 +6,7 @@ mod exchange;
 mod fits;
 mod model;
 pub mod output;
+mod picture;
 pub mod reproduce;
 pub mod sweep;
 
@@ -160,7 +161,12 @@ pub fn main() -> ExitStatus {
     #[cfg(feature = "torch")]
     if matches!(
         cli.command,
-        Command::Bench(_) | Command::Train(_) | Command::Generate(_) | Command::Eval(_) | Command::Verify(_)
+        Command::Bench(_)
+            | Command::Train(_)
+            | Command::Generate(_)
+            | Command::Eval(_)
+            | Command::Verify(_)
+            | Command::Reproduce(_)
     ) {
         runtime::settle();
         runtime::keep_kernels();

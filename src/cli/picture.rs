@@ -1,6 +1,6 @@
 //! Figures that commands write.
 
-use crate::cli::{output, usage};
+use super::{output, usage};
 use crate::plot::{Chart, Palette};
 use std::path::Path;
 
@@ -9,7 +9,7 @@ fn ending(file: &Path) -> String {
 }
 
 /// Refuses the file of an option that is not one of a figure.
-pub(super) fn check(option: &str, file: &Path) -> anyhow::Result<()> {
+pub fn check(option: &str, file: &Path) -> anyhow::Result<()> {
     if ["svg", "png"].contains(&ending(file).as_str()) {
         return Ok(());
     }
@@ -17,7 +17,7 @@ pub(super) fn check(option: &str, file: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes a chart in the format of the file's ending, and says so.
-pub(super) fn write(file: &Path, chart: &Chart, palette: Palette) -> anyhow::Result<()> {
+pub fn write(file: &Path, chart: &Chart, palette: Palette) -> anyhow::Result<()> {
     let bytes = match ending(file).as_str() {
         "svg" => chart.svg_in(palette).map(String::into_bytes),
         _ => chart.png_in(palette),

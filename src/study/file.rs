@@ -1,15 +1,17 @@
 //! [`StudyFile`]: a study as written.
 
 use super::StudyError;
+use super::figure_file::FigureSection;
 use crate::analysis::forms::{FORMS, Form, Input, lookup};
 use crate::config::{ConfigError, load};
 use crate::data::SyntheticSpec;
 use crate::data::pack::PackSpec;
 use crate::expression::Expression;
-use crate::units::{optional_quantity, parse_quantity};
+use crate::tasks::measurement::Measurement;
+use crate::tasks::phonebook::{EntryRange, TrainingBooks};
+use crate::units::{count, optional_quantity, parse_quantity};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A study as written. Paths are relative to where the program is started.
@@ -23,6 +25,9 @@ pub struct StudyFile {
     pub data: DataSection,
     /// The sweep's file; none for a study of tables that exist already.
     pub sweep: Option<PathBuf>,
+    /// Tasks that its runs' checkpoints are given.
+    #[serde(default)]
+    pub evaluations: Vec<EvaluationSection>,
     /// Laws to fit.
     #[serde(default)]
     pub fits: Vec<FitSection>,
@@ -34,7 +39,7 @@ pub struct StudyFile {
     pub report: ReportSection,
 }
 
-/// `data`: at most one of `synth` and `pack`.
+/// `data`: at most one of `synth`, `pack` and `phonebook`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSection {
@@ -44,6 +49,8 @@ pub struct DataSection {
     pub synth: Option<Value>,
     /// A corpus of text.
     pub pack: Option<PackSection>,
+    /// A corpus of phonebooks: settings of `data phonebook` and of `data pack`.
+    pub phonebook: Option<PhonebookSection>,
 }
 
 /// `data.pack`: settings of `data pack`.
@@ -63,6 +70,56 @@ pub struct PackSection {
     pub field: Option<String>,
     /// End-of-document token of a `tokenizer.json`.
     pub eos: Option<String>,
+}
+
+/// `data.phonebook`: texts from which a model learns to look up numbers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhonebookSection {
+    /// Texts, a phonebook each.
+    #[serde(deserialize_with = "count")]
+    pub documents: u64,
+    /// Entries of a phonebook: a number, or any from MIN to MAX as `MIN..MAX`.
+    pub entries: EntryRange,
+    /// Of names, numbers, sizes, and of the order of documents; default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// `bytes`, `train:VOCAB` or a `tokenizer.json`; default bytes.
+    pub tokenizer: Option<String>,
+    /// Share of documents that become validation; default 0.05.
+    #[serde(default, deserialize_with = "optional_quantity")]
+    pub validation_fraction: Option<f64>,
+}
+
+/// One of `evaluations`: a task that checkpoints of every run are given.
+#[derive(Clone, Debug, Deserialize)]
+pub struct EvaluationSection {
+    /// What figures and its table call it.
+    pub name: String,
+    /// Which checkpoints.
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
+    /// Sequences at once; changes no result beyond rounding. Default 8.
+    #[serde(default = "eight")]
+    pub batch: u64,
+    /// The task and its settings.
+    #[serde(flatten)]
+    pub measurement: Measurement,
+}
+
+fn eight() -> u64 {
+    8
+}
+
+/// Which checkpoints of a run are evaluated.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Checkpoints {
+    /// The last one.
+    #[default]
+    Last,
+    /// Every one that is kept.
+    All,
 }
 
 /// One of `fits`.
@@ -102,168 +159,6 @@ pub struct CompareSection {
     pub pair: Option<String>,
 }
 
-/// One of `figures`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FigureSection {
-    /// Its files' name.
-    pub name: String,
-    /// What it shows.
-    #[serde(default)]
-    pub kind: FigureKind,
-    /// The fit whose points and curves it shows; kinds that show a table have none.
-    #[serde(default)]
-    pub fit: String,
-    /// Of an evaluation: where its numbers stand.
-    pub evaluation: Option<EvaluationSection>,
-    /// Of runs at equal compute: where they stand.
-    pub isoflop: Option<IsoflopSection>,
-    /// Of a grid of two settings: where its losses stand.
-    pub grid: Option<GridSection>,
-    /// Of loss curves: where they stand.
-    pub curves: Option<CurvesSection>,
-    /// Whether a loss figure gets a panel of measured minus fitted loss.
-    #[serde(default)]
-    pub residuals: bool,
-    /// On paper.
-    #[serde(default)]
-    pub width: PaperWidth,
-    /// Heading.
-    pub title: Option<String>,
-    /// Default the column.
-    pub y_label: Option<String>,
-    /// One sentence below it in the report.
-    pub caption: Option<String>,
-}
-
-/// Kinds of figures.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum FigureKind {
-    /// Losses against x with fitted curves and their bands.
-    #[default]
-    Loss,
-    /// L - C on logarithmic axes, with the interval of C.
-    Reducible,
-    /// How much worse each fit gets when its floor is held elsewhere.
-    Profiles,
-    /// Differences of floors and multipliers of x, of a fit that compares its groups.
-    Forest,
-    /// Shares of successes against a setting.
-    Evaluation,
-    /// Losses against size at equal compute, with parabolas and the power law of their minima.
-    Isoflop,
-    /// Losses of a search over two settings, such as learning rate and batch size, as a heat map.
-    Grid,
-    /// Losses in the course of training.
-    Curves,
-}
-
-impl FigureKind {
-    /// The spelling of kinds that show a table without a fit, and of their section.
-    fn of_table(self) -> Option<&'static str> {
-        match self {
-            Self::Evaluation => Some("evaluation"),
-            Self::Isoflop => Some("isoflop"),
-            Self::Grid => Some("grid"),
-            Self::Curves => Some("curves"),
-            Self::Loss | Self::Reducible | Self::Profiles | Self::Forest => None,
-        }
-    }
-}
-
-/// How wide a figure is on paper.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum PaperWidth {
-    /// The whole width of the text.
-    #[default]
-    Full,
-    /// One of two columns.
-    Column,
-}
-
-/// `evaluation` of one of `figures`: a table with one row for each series and setting.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvaluationSection {
-    /// The table.
-    pub table: PathBuf,
-    /// Column of the setting, such as a window.
-    pub x: String,
-    /// What x is, for people.
-    pub x_label: Option<String>,
-    /// Column of the share of successes.
-    pub y: String,
-    /// Number of trials behind each share, for its binomial interval.
-    pub trials: f64,
-    /// Column that splits the rows.
-    pub group: String,
-    /// Rows to take.
-    #[serde(rename = "where")]
-    pub condition: Option<String>,
-    /// Horizontal lines, by what they are: a series without a setting.
-    #[serde(default)]
-    pub references: BTreeMap<String, f64>,
-}
-
-/// `isoflop` of one of `figures`: a table with one row for each run.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IsoflopSection {
-    /// The table.
-    pub table: PathBuf,
-    /// Column of the size, such as parameters.
-    pub n: String,
-    /// What a size is, for people; default the column.
-    pub n_label: Option<String>,
-    /// Column of the training FLOPs; those that agree to three digits are one budget.
-    pub flops: String,
-    /// Column of the loss.
-    pub y: String,
-    /// Rows to take.
-    #[serde(rename = "where")]
-    pub condition: Option<String>,
-}
-
-/// `grid` of one of `figures`: a table with one row for each run; of several with equal settings the least loss counts.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GridSection {
-    /// The table.
-    pub table: PathBuf,
-    /// Column of the setting that is varied along the rows, such as the learning rate.
-    pub x: String,
-    /// What x is, for people; default the column.
-    pub x_label: Option<String>,
-    /// Column of the other setting, such as the batch size.
-    pub y: String,
-    /// Column of the loss.
-    pub loss: String,
-    /// Rows to take.
-    #[serde(rename = "where")]
-    pub condition: Option<String>,
-}
-
-/// `curves` of one of `figures`: a table with one row for each run and step.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CurvesSection {
-    /// The table.
-    pub table: PathBuf,
-    /// Column of steps or tokens.
-    pub x: String,
-    /// What x is, for people; default the column.
-    pub x_label: Option<String>,
-    /// Column of the loss.
-    pub y: String,
-    /// Column that tells the runs apart.
-    pub run: String,
-    /// Rows to take.
-    #[serde(rename = "where")]
-    pub condition: Option<String>,
-}
-
 /// `report`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -274,27 +169,21 @@ pub struct ReportSection {
     pub corpus: Option<String>,
 }
 
-impl FigureSection {
-    /// The table of a figure that shows no fit.
-    pub(super) fn table(&self) -> Option<&Path> {
-        match self.kind {
-            FigureKind::Evaluation => self.evaluation.as_ref().map(|section| section.table.as_path()),
-            FigureKind::Isoflop => self.isoflop.as_ref().map(|section| section.table.as_path()),
-            FigureKind::Grid => self.grid.as_ref().map(|section| section.table.as_path()),
-            FigureKind::Curves => self.curves.as_ref().map(|section| section.table.as_path()),
-            FigureKind::Loss | FigureKind::Reducible | FigureKind::Profiles | FigureKind::Forest => None,
+impl EvaluationSection {
+    fn check(&self, study: &StudyFile) -> Result<(), String> {
+        if study.sweep.is_none() {
+            return Err("without a sweep there are no checkpoints".to_owned());
         }
-    }
-
-    /// Which rows of that table it shows.
-    fn condition(&self) -> Option<&str> {
-        match self.kind {
-            FigureKind::Evaluation => self.evaluation.as_ref()?.condition.as_deref(),
-            FigureKind::Isoflop => self.isoflop.as_ref()?.condition.as_deref(),
-            FigureKind::Grid => self.grid.as_ref()?.condition.as_deref(),
-            FigureKind::Curves => self.curves.as_ref()?.condition.as_deref(),
-            FigureKind::Loss | FigureKind::Reducible | FigureKind::Profiles | FigureKind::Forest => None,
+        if ["runs", "fits"].contains(&self.name.as_str()) {
+            return Err(format!("{}.csv is a table of the study itself; use another name", self.name));
         }
+        if study.evaluations.iter().filter(|other| other.name == self.name).count() > 1 {
+            return Err("two evaluations have this name".to_owned());
+        }
+        if self.batch == 0 {
+            return Err("batch: at least one sequence at a time".to_owned());
+        }
+        self.measurement.check()
     }
 }
 
@@ -336,15 +225,17 @@ impl StudyFile {
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
         };
-        let named =
-            std::iter::once(("study", &self.study)).chain(self.figures.iter().map(|figure| ("figures", &figure.name)));
+        let named = std::iter::once(("study", &self.study))
+            .chain(self.evaluations.iter().map(|section| ("evaluations", &section.name)))
+            .chain(self.figures.iter().map(|figure| ("figures", &figure.name)));
         for (place, name) in named {
             if !plain(name) {
                 return refuse(place, format!("'{name}' becomes a file name: use letters, digits, '-', '_' and '.'"));
             }
         }
-        if self.data.synth.is_some() && self.data.pack.is_some() {
-            return refuse("data", "a corpus is either synth or pack, not both".to_owned());
+        let DataSection { synth, pack, phonebook, .. } = &self.data;
+        if [synth.is_some(), pack.is_some(), phonebook.is_some()].iter().filter(|one| **one).count() > 1 {
+            return refuse("data", "a corpus is one of synth, pack, phonebook".to_owned());
         }
         for fit in &self.fits {
             if self.sweep.is_none() && fit.table.is_none() {
@@ -362,21 +253,14 @@ impl StudyFile {
                 return refuse("fits", format!("two fits are called '{}'", fit.name));
             }
         }
-        for figure in &self.figures {
-            let fit = self.fits.iter().find(|fit| fit.name == figure.fit);
-            if let Some(kind) = figure.kind.of_table() {
-                if figure.table().is_none() {
-                    return refuse("figures", format!("{}: kind {kind} needs {kind}: {{...}}", figure.name));
-                }
-                if let Some(Err(error)) = figure.condition().map(Expression::parse) {
-                    return refuse("figures", format!("{}: where: {error}", figure.name));
-                }
-            } else if fit.is_none() {
-                return refuse("figures", format!("{} shows '{}', which is none of fits", figure.name, figure.fit));
+        for section in &self.evaluations {
+            if let Err(problem) = section.check(self) {
+                return refuse("evaluations", format!("{}: {problem}", section.name));
             }
-            if figure.kind == FigureKind::Forest && fit.is_some_and(|fit| fit.compare.is_none()) {
-                let problem = format!("{} shows differences: fit '{}' needs compare: {{}}", figure.name, figure.fit);
-                return refuse("figures", problem);
+        }
+        for figure in &self.figures {
+            if let Err(problem) = figure.check(self) {
+                return refuse("figures", format!("{}: {problem}", figure.name));
             }
             if self.figures.iter().filter(|other| other.name == figure.name).count() > 1 {
                 return refuse("figures", format!("two figures are called '{}'", figure.name));
@@ -407,11 +291,34 @@ fn plain_numbers(value: Value) -> Value {
     }
 }
 
+impl PhonebookSection {
+    /// The texts.
+    pub(super) fn books(&self) -> TrainingBooks {
+        TrainingBooks { documents: self.documents, entries: self.entries.0.clone(), seed: self.seed }
+    }
+
+    /// What is to be packed: the texts, which lie in `file`.
+    pub(super) fn spec(&self, file: PathBuf, origin: &str) -> Result<PackSpec, StudyError> {
+        let section = PackSection {
+            inputs: vec![file],
+            tokenizer: self.tokenizer.clone(),
+            seed: self.seed,
+            validation_fraction: self.validation_fraction,
+            ..PackSection::default()
+        };
+        section.spec_at(origin, "data.phonebook")
+    }
+}
+
 impl PackSection {
     /// What is to be packed.
     pub(super) fn spec(&self, origin: &str) -> Result<PackSpec, StudyError> {
+        self.spec_at(origin, "data.pack")
+    }
+
+    fn spec_at(&self, origin: &str, section: &str) -> Result<PackSpec, StudyError> {
         let refuse =
-            |place: &str, problem: String| ConfigError::misplaced(origin, &format!("data.pack.{place}"), &problem);
+            |place: &str, problem: String| ConfigError::misplaced(origin, &format!("{section}.{place}"), &problem);
         if self.inputs.is_empty() {
             let hint = "no text is named; hint: add --set data.pack.inputs=[FOLDER]";
             return Err(refuse("inputs", hint.to_owned()).into());

@@ -1,14 +1,14 @@
 //! `lossfloor calibrate`
 
 use super::curve::{Curve, CurveArgs};
+use super::parse_scale;
 use super::sheet::{FormatArgs, Sheet};
-use super::{parse_scale, picture};
 use crate::analysis::calibrate::{Quantity, Simulation, SubsetTally, Subsets, Tally};
 use crate::analysis::design::Proposal;
 use crate::analysis::forms::Input;
 use crate::analysis::{IntervalMethod, Sample, ends};
 use crate::binomial;
-use crate::cli::{ExitStatus, exit, output, usage};
+use crate::cli::{ExitStatus, exit, output, picture, usage};
 use crate::plot::figures::{Coverage, EvaluationSeries};
 use crate::plot::{DataPoint, Palette, Span, Width};
 use serde_json::{Map, Value, json};

@@ -8,7 +8,6 @@ pub mod fit;
 mod grid;
 pub mod input;
 pub mod isoflop;
-mod picture;
 pub mod plot;
 pub mod robustness;
 pub mod rollout;

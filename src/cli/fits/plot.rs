@@ -1,9 +1,9 @@
 //! `lossfloor plot`
 
 use super::input::ColumnArgs;
-use super::{parse_form, picture};
+use super::parse_form;
 use crate::analysis::{self, FitOptions, Form};
-use crate::cli::{ExitStatus, exit, output, usage};
+use crate::cli::{ExitStatus, exit, output, picture, usage};
 use crate::plot::{Figure, FloorLine, Palette, SeriesPoint, Width};
 use crate::study::drawing;
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ mod scaling;
 pub use allocation::{Allocation, AllocationPanel, LawSeries, forest};
 pub use curves::{LossCurves, RunCurve};
 pub use evaluation::{Coverage, Evaluation, EvaluationPanel, EvaluationSeries};
-pub use grid::GridSearch;
+pub use grid::{GridOfShares, GridSearch};
 pub use isoflop::{Budget, Isoflop, Valley};
 pub use profile::{ProfileCurve, ProfileCurves};
 pub use reducible::{Reducible, ReducibleSeries};

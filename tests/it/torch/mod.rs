@@ -1,6 +1,7 @@
 //! Tests that need LibTorch: on the CPU, and on a GPU where they are asked for.
 
 mod decoding;
+mod evaluations;
 mod golden;
 mod gpu;
 mod gpu_decoding;

@@ -1,0 +1,244 @@
+//! `figures` of a study as written.
+
+use super::StudyFile;
+use crate::expression::Expression;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// One of `figures`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FigureSection {
+    /// Its files' name.
+    pub name: String,
+    /// What it shows.
+    #[serde(default)]
+    pub kind: FigureKind,
+    /// The fit whose points and curves it shows; kinds that show a table have none.
+    #[serde(default)]
+    pub fit: String,
+    /// Of an evaluation: where its numbers stand.
+    pub evaluation: Option<EvaluationFigure>,
+    /// Of runs at equal compute: where they stand.
+    pub isoflop: Option<IsoflopSection>,
+    /// Of a grid of two settings: where its losses stand.
+    pub grid: Option<GridSection>,
+    /// Of loss curves: where they stand.
+    pub curves: Option<CurvesSection>,
+    /// Whether a loss figure gets a panel of measured minus fitted loss.
+    #[serde(default)]
+    pub residuals: bool,
+    /// On paper.
+    #[serde(default)]
+    pub width: PaperWidth,
+    /// Heading.
+    pub title: Option<String>,
+    /// Default the column.
+    pub y_label: Option<String>,
+    /// One sentence below it in the report.
+    pub caption: Option<String>,
+}
+
+/// Kinds of figures.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum FigureKind {
+    /// Losses against x with fitted curves and their bands.
+    #[default]
+    Loss,
+    /// L - C on logarithmic axes, with the interval of C.
+    Reducible,
+    /// How much worse each fit gets when its floor is held elsewhere.
+    Profiles,
+    /// Differences of floors and multipliers of x, of a fit that compares its groups.
+    Forest,
+    /// Shares of successes against a setting.
+    Evaluation,
+    /// Losses against size at equal compute, with parabolas and the power law of their minima.
+    Isoflop,
+    /// Losses of a search over two settings, such as learning rate and batch size, as a heat map.
+    Grid,
+    /// Losses in the course of training.
+    Curves,
+}
+
+impl FigureKind {
+    /// The spelling of kinds that show a table without a fit, and of their section.
+    fn of_table(self) -> Option<&'static str> {
+        match self {
+            Self::Evaluation => Some("evaluation"),
+            Self::Isoflop => Some("isoflop"),
+            Self::Grid => Some("grid"),
+            Self::Curves => Some("curves"),
+            Self::Loss | Self::Reducible | Self::Profiles | Self::Forest => None,
+        }
+    }
+}
+
+/// How wide a figure is on paper.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum PaperWidth {
+    /// The whole width of the text.
+    #[default]
+    Full,
+    /// One of two columns.
+    Column,
+}
+
+/// `evaluation` of one of `figures`: one of the study's evaluations, or a table with one row for each series and setting.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationFigure {
+    /// Which of `evaluations`.
+    pub of: Option<String>,
+    /// A table instead.
+    pub table: Option<PathBuf>,
+    /// Column of the setting, such as a window, or of the course of training, such as tokens.
+    pub x: String,
+    /// What x is, for people.
+    pub x_label: Option<String>,
+    /// Column of what was measured; default `value`.
+    #[serde(default = "value")]
+    pub y: String,
+    /// Of a table: number of trials behind each share, for its binomial interval. Evaluations have intervals of their own.
+    pub trials: Option<f64>,
+    /// Column that splits the rows; of an evaluation, none for a single series.
+    pub group: Option<String>,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// Horizontal lines, by what they are: a series without a setting.
+    #[serde(default)]
+    pub references: BTreeMap<String, f64>,
+}
+
+fn value() -> String {
+    "value".to_owned()
+}
+
+/// `isoflop` of one of `figures`: a table with one row for each run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IsoflopSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of the size, such as parameters.
+    pub n: String,
+    /// What a size is, for people; default the column.
+    pub n_label: Option<String>,
+    /// Column of the training FLOPs; those that agree to three digits are one budget.
+    pub flops: String,
+    /// Column of the loss.
+    pub y: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+/// `grid` of one of `figures`: a table with one row for each run; of several with equal settings the least loss counts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GridSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of the setting that is varied along the rows, such as the learning rate.
+    pub x: String,
+    /// What x is, for people; default the column.
+    pub x_label: Option<String>,
+    /// Column of the other setting, such as the batch size.
+    pub y: String,
+    /// Column of the loss.
+    pub loss: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+/// `curves` of one of `figures`: a table with one row for each run and step.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurvesSection {
+    /// The table.
+    pub table: PathBuf,
+    /// Column of steps or tokens.
+    pub x: String,
+    /// What x is, for people; default the column.
+    pub x_label: Option<String>,
+    /// Column of the loss.
+    pub y: String,
+    /// Column that tells the runs apart.
+    pub run: String,
+    /// Rows to take.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+impl FigureSection {
+    /// Refuses a figure that shows nothing of `study`: what is wrong with it.
+    pub(super) fn check(&self, study: &StudyFile) -> Result<(), String> {
+        let fit = study.fits.iter().find(|fit| fit.name == self.fit);
+        if let Some(kind) = self.kind.of_table() {
+            if self.kind == FigureKind::Evaluation {
+                self.check_evaluation(study)?;
+            } else if self.table().is_none() {
+                return Err(format!("kind {kind} needs {kind}: {{...}}"));
+            }
+            if let Some(Err(error)) = self.condition().map(Expression::parse) {
+                return Err(format!("where: {error}"));
+            }
+        } else if fit.is_none() {
+            return Err(format!("shows '{}', which is none of fits", self.fit));
+        }
+        if self.kind == FigureKind::Forest && fit.is_some_and(|fit| fit.compare.is_none()) {
+            return Err(format!("shows differences: fit '{}' needs compare: {{}}", self.fit));
+        }
+        Ok(())
+    }
+
+    fn check_evaluation(&self, study: &StudyFile) -> Result<(), String> {
+        let Some(figure) = &self.evaluation else { return Err("kind evaluation needs evaluation: {...}".to_owned()) };
+        match (&figure.of, &figure.table) {
+            (Some(name), None) if !study.evaluations.iter().any(|section| section.name == *name) => {
+                Err(format!("shows '{name}', which is none of evaluations"))
+            }
+            (Some(_), None) if figure.trials.is_some() => {
+                Err("evaluation.trials is for a table: an evaluation has intervals of its own".to_owned())
+            }
+            (Some(_), None) => Ok(()),
+            (None, Some(_)) if figure.trials.is_none() || figure.group.is_none() => {
+                Err("evaluation of a table needs trials and group".to_owned())
+            }
+            (None, Some(_)) => Ok(()),
+            _ => Err("evaluation needs either of: NAME or table: FILE".to_owned()),
+        }
+    }
+
+    /// The table of a figure that shows no fit.
+    pub(super) fn table(&self) -> Option<&Path> {
+        match self.kind {
+            FigureKind::Evaluation => self.evaluation.as_ref()?.table.as_deref(),
+            FigureKind::Isoflop => self.isoflop.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Grid => self.grid.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Curves => self.curves.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Loss | FigureKind::Reducible | FigureKind::Profiles | FigureKind::Forest => None,
+        }
+    }
+
+    /// The evaluation of the study that it shows.
+    pub(super) fn evaluation(&self) -> Option<&str> {
+        self.evaluation.as_ref().filter(|_| self.kind == FigureKind::Evaluation)?.of.as_deref()
+    }
+
+    /// Which rows of that table it shows.
+    fn condition(&self) -> Option<&str> {
+        match self.kind {
+            FigureKind::Evaluation => self.evaluation.as_ref()?.condition.as_deref(),
+            FigureKind::Isoflop => self.isoflop.as_ref()?.condition.as_deref(),
+            FigureKind::Grid => self.grid.as_ref()?.condition.as_deref(),
+            FigureKind::Curves => self.curves.as_ref()?.condition.as_deref(),
+            FigureKind::Loss | FigureKind::Reducible | FigureKind::Profiles | FigureKind::Forest => None,
+        }
+    }
+}
