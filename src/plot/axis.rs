@@ -317,6 +317,20 @@ mod tests {
     ];
 
     #[test]
+    fn an_axis_suits_its_values() {
+        let over = |values: &[f64]| Axis::over("x", values);
+        for logarithmic in [vec![32.0, 64.0, 256.0], vec![12.0, 3.0, 6.0, 6.0]] {
+            assert_eq!(over(&logarithmic).scale, Scale::Log, "{logarithmic:?}");
+        }
+        let steps: Vec<f64> = (1..=10).map(|k| 12e6 * f64::from(k)).collect();
+        for linear in [steps.clone(), vec![0.0, 0.5, 1.0], vec![3.0, 12.0], vec![5.0], Vec::new()] {
+            assert_eq!(over(&linear).scale, Scale::Linear, "{linear:?}");
+        }
+        assert_eq!(over(&[12.0, 3.0, 6.0, 6.0]).ticks, Ticks::Values(vec![3.0, 6.0, 12.0]));
+        assert_eq!(over(&steps).ticks, Ticks::Auto);
+    }
+
+    #[test]
     fn ticks_are_round_and_apart() {
         for (scale, ranges) in [(Scale::Log, LOG), (Scale::Linear, LINEAR)] {
             for &(lo, hi) in ranges {

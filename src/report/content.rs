@@ -48,7 +48,10 @@ pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
         out.push(Block::Warning(format!("{} of {planned} runs are not in the fits", troubles.len()), troubles));
     }
     if !input.unmeasured.is_empty() {
-        let heading = format!("{} checkpoints are not evaluated", input.unmeasured.len());
+        let heading = match input.unmeasured.len() {
+            1 => "1 checkpoint is not evaluated".to_owned(),
+            many => format!("{many} checkpoints are not evaluated"),
+        };
         out.push(Block::Warning(heading, input.unmeasured.clone()));
     }
     let ways = ways(&records);

@@ -103,6 +103,7 @@ fn cells(evaluation: &Evaluation) -> Chart {
         x: lengths,
         y: depths,
         value_label: "share of right answers".to_owned(),
+        ..GridOfShares::default()
     };
     figure.chart()
 }

@@ -68,6 +68,8 @@ pub struct GridOfShares {
     pub shares: Vec<Vec<Option<f64>>>,
     /// What shares are of.
     pub value_label: String,
+    /// Width on paper.
+    pub width: Width,
 }
 
 impl GridOfShares {
@@ -87,7 +89,7 @@ impl GridOfShares {
             best: Best::Unmarked,
         };
         let note = missing.then(|| "Hatched: no value.".to_owned());
-        Chart::single(&self.title, Width::Full, panel, Vec::new(), note)
+        Chart::single(&self.title, self.width, panel, Vec::new(), note)
     }
 }
 
