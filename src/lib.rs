@@ -9,7 +9,7 @@
 //! | L2 | `runs` `tasks` `ops`* |
 //! | L3 | `nn`* `exchange` |
 //! | L4 | `train`* `decode`* `sweep` `analysis` |
-//! | L5 | `plot` `report` `verify`* |
+//! | L5 | `plot` `report` `verify`* `evaluate`* |
 //! | L6 | `study` `cli` |
 //!
 //! `*` needs the feature `torch`.
@@ -39,6 +39,8 @@ pub mod units;
 pub mod bridge;
 #[cfg(feature = "torch")]
 pub mod decode;
+#[cfg(feature = "torch")]
+pub mod evaluate;
 #[cfg(feature = "torch")]
 pub mod nn;
 #[cfg(feature = "torch")]

@@ -3,7 +3,7 @@
 //! SI suffixes are decimal (`K` 1e3, `M` 1e6, `B` 1e9, `T` 1e12); powers of two are spelt `2^n`, because `2M` is
 //! ambiguous for a batch size.
 
-use serde::{Deserializer, de};
+use serde::{Deserialize, Deserializer, de};
 
 /// Parses `12`, `4e-4`, `100B`, `9.5K` or `2^21`.
 pub fn parse_quantity(text: &str) -> Option<f64> {
@@ -57,6 +57,18 @@ pub fn optional_count<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D:
         return Err(de::Error::invalid_value(de::Unexpected::Float(value), &"a whole number, zero or more"));
     }
     Ok(Some(value as u64))
+}
+
+/// For `#[serde(deserialize_with)]` on a whole number that may be written with a suffix.
+pub fn count<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    Ok(optional_count(d)?.unwrap_or(0))
+}
+
+/// For `#[serde(deserialize_with)]` on whole numbers that may be written with suffixes.
+pub fn counts<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Count(#[serde(deserialize_with = "count")] u64);
+    Ok(Vec::<Count>::deserialize(d)?.into_iter().map(|Count(number)| number).collect())
 }
 
 /// Seconds of `15 min`, `1 h`, `30 s`.

@@ -3,11 +3,10 @@
 use super::{ExitStatus, exit, output, usage};
 use crate::data::pack::{PackSpec, TokenizerChoice, pack};
 use crate::data::{CorpusInfo, DataError, Progress, SyntheticSpec, synthetic};
-use crate::files;
-use crate::tasks::phonebook::TrainingBooks;
+use crate::tasks::phonebook::{EntryRange, TrainingBooks};
 use crate::units;
 use clap::{Args, Subcommand};
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// What `data` can do.
@@ -113,19 +112,14 @@ pub struct PhonebookArgs {
     #[arg(long, value_parser = count)]
     documents: u64,
     /// Entries of a phonebook: a number, or any from MIN to MAX
-    #[arg(long, value_name = "MIN..MAX", value_parser = range)]
-    entries: (usize, usize),
+    #[arg(long, value_name = "MIN..MAX")]
+    entries: EntryRange,
     /// Seed of names, numbers and sizes
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-}
-
-fn range(text: &str) -> Result<(usize, usize), String> {
-    let (low, high) = text.split_once("..").unwrap_or((text, text));
-    Ok((count(low)? as usize, count(high)? as usize))
 }
 
 fn quantity(text: &str) -> Result<f64, String> {
@@ -213,19 +207,11 @@ fn phonebook(args: &PhonebookArgs) -> anyhow::Result<ExitStatus> {
     if args.out.extension().is_none_or(|extension| extension != "jsonl") {
         return Err(usage(format!("--out {}: expected a name that ends in .jsonl", args.out.display())));
     }
-    let books = TrainingBooks { documents: args.documents, entries: args.entries.0..=args.entries.1, seed: args.seed };
-    let texts = books.texts().map_err(failure)?;
-    let mut bytes = 0;
-    let write = |file: &mut std::fs::File| {
-        let mut out = BufWriter::new(file);
-        for text in texts {
-            bytes += text.len() as u64;
-            serde_json::to_writer(&mut out, &serde_json::json!({ "text": text }))?;
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    };
-    files::write_atomic_with(&args.out, write).map_err(|error| failure(error.into()))?;
+    let books = TrainingBooks { documents: args.documents, entries: args.entries.0.clone(), seed: args.seed };
+    let bar = Bar::new();
+    let told = |done| bar.show(Progress { stage: "writing texts", done, total: args.documents });
+    let bytes = books.write(&args.out, &told).map_err(failure)?;
+    bar.clear();
     if args.json {
         let file = args.out.to_string_lossy();
         output::json(&serde_json::json!({ "file": file, "documents": args.documents, "bytes": bytes }))?;

@@ -38,11 +38,17 @@ pub struct Loaded {
     pub folder: ModelFolder,
     pub lm: DecoderLm,
     pub device: Device,
+    pub options: ForwardOptions,
     /// The run whose folder holds the checkpoint, where one does.
     pub run: Option<(RunFolder, RunConfig)>,
 }
 
 impl ModelArgs {
+    /// A checkpoint with nothing else said.
+    pub fn plain(checkpoint: PathBuf) -> Self {
+        Self { checkpoint, tokenizer: None, device: DeviceArg::Auto, precision: None, backend: BackendArg::Fused }
+    }
+
     /// Reads the model and moves it to its device.
     pub fn load(&self) -> anyhow::Result<Loaded> {
         let device = pick(&self.device)?;
@@ -72,7 +78,7 @@ impl ModelArgs {
             let params = params.freeze(precision, device);
             Ok(DecoderLm::new(&folder.model, &folder.scaling, &params, options))
         })?;
-        Ok(Loaded { folder, lm, device, run })
+        Ok(Loaded { folder, lm, device, options, run })
     }
 
     /// The tokenizer that was named, else the model's own.

@@ -162,7 +162,12 @@ pub fn main() -> ExitStatus {
     #[cfg(feature = "torch")]
     if matches!(
         cli.command,
-        Command::Bench(_) | Command::Train(_) | Command::Generate(_) | Command::Eval(_) | Command::Verify(_)
+        Command::Bench(_)
+            | Command::Train(_)
+            | Command::Generate(_)
+            | Command::Eval(_)
+            | Command::Verify(_)
+            | Command::Reproduce(_)
     ) {
         runtime::settle();
         runtime::keep_kernels();

@@ -1,11 +1,14 @@
 //! `lossfloor reproduce`: a whole study, each step only where it is needed.
 
 use super::data::Bar;
-use super::sweep::{failure, finished, machine, observer, run_plan, status};
+use super::sweep::{failure, finished, machine, observer, run_plan, status, stop_requests};
 use super::{ExitStatus, exit, output, usage};
-use crate::study::{Step, Study, StudyError};
+use crate::study::{Evaluated, PendingEvaluation, Step, Study, StudyError, Unmeasured};
+use crate::sweep::SweepPlan;
 use clap::Args;
+use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// `lossfloor reproduce`
@@ -35,7 +38,11 @@ fn broken(error: StudyError) -> anyhow::Error {
         StudyError::Results(_) | StudyError::Plot { .. } | StudyError::Write(_) | StudyError::Read(_) => {
             exit(ExitStatus::Internal, error)
         }
-        StudyError::Config(_) | StudyError::Data(_) | StudyError::Frame(_) | StudyError::Compare { .. } => usage(error),
+        StudyError::Config(_)
+        | StudyError::Data(_)
+        | StudyError::Frame(_)
+        | StudyError::Ambiguous { .. }
+        | StudyError::Compare { .. } => usage(error),
     }
 }
 
@@ -62,6 +69,10 @@ impl Diary {
 /// Runs `lossfloor reproduce`.
 pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
     let study = Study::read(&args.file, &args.assignments, &args.results, &args.runs).map_err(broken)?;
+    #[cfg(feature = "torch")]
+    if !study.file.evaluations.is_empty() {
+        super::runtime::use_threads(None)?;
+    }
     let machine = machine();
     let mut diary = Diary { began: Instant::now(), step: Instant::now(), made: 0 };
     // A mistake in the sweep shows before anything is made for it.
@@ -99,10 +110,20 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
     }
     let plan = planned.as_ref().map(|(_, plan)| plan);
 
+    let evaluations = evaluations(&study, plan, &mut diary)?;
+    if evaluations.interrupted {
+        output::note("interrupted: the same command carries on");
+        return Ok(ExitStatus::Interrupted);
+    }
+    if !evaluations.unmeasured.is_empty() && ending == ExitStatus::Done {
+        ending = ExitStatus::SweepFailed;
+    }
+
     let (fits, nothing_fits) = study.fit(plan).map_err(broken)?;
     diary.tell("fit", fits);
-    diary.tell("figure", study.draw(plan).map_err(broken)?);
-    diary.tell("report", study.report(plan).map_err(broken)?);
+    let Evaluations { evaluated, unmeasured, .. } = evaluations;
+    diary.tell("figure", study.draw(plan, &evaluated).map_err(broken)?);
+    diary.tell("report", study.report(plan, &evaluated, &unmeasured).map_err(broken)?);
     if nothing_fits && ending == ExitStatus::Done {
         ending = ExitStatus::NoFit;
     }
@@ -112,4 +133,78 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
     output::note(&format!("{}: {summary}", study.file.study));
     output::print(&study.report_path().display().to_string())?;
     Ok(ending)
+}
+
+/// What is known of a study's evaluations.
+#[derive(Default)]
+struct Evaluations {
+    evaluated: Vec<Evaluated>,
+    unmeasured: Vec<Unmeasured>,
+    interrupted: bool,
+}
+
+/// Measures the checkpoints that are not measured yet and writes the tables. One that cannot be measured is named, and the
+/// others go on.
+fn evaluations(study: &Study, plan: Option<&SweepPlan>, diary: &mut Diary) -> anyhow::Result<Evaluations> {
+    if study.file.evaluations.is_empty() {
+        return Ok(Evaluations::default());
+    }
+    let pending = study.pending_evaluations(plan).map_err(broken)?;
+    let (failed, interrupted) = measure_all(&pending)?;
+    let (evaluated, lost) = study.evaluated(plan).map_err(broken)?;
+    let written = study.write_evaluations(&evaluated).map_err(broken)?;
+    for one in &lost {
+        output::note(&format!("not evaluated: {one}"));
+    }
+    let unmeasured = lost.into_iter().chain(failed).collect();
+    diary.tell("evaluate", if pending.is_empty() { written } else { Step::Made });
+    Ok(Evaluations { evaluated, unmeasured, interrupted })
+}
+
+/// Measures one checkpoint after another; those that could not be, and whether somebody asked to stop.
+fn measure_all(pending: &[PendingEvaluation]) -> anyhow::Result<(Vec<Unmeasured>, bool)> {
+    let mut failed = Vec::new();
+    if pending.is_empty() {
+        return Ok((failed, false));
+    }
+    let asked = stop_requests()?;
+    let bar = std::io::stderr().is_terminal().then(|| {
+        let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} checkpoints {eta:>4}");
+        indicatif::ProgressBar::new(pending.len() as u64).with_style(style.expect("the template is well-formed"))
+    });
+    for (done, one) in pending.iter().enumerate() {
+        if asked.load(Ordering::Relaxed) > 0 {
+            break;
+        }
+        if let Some(bar) = &bar {
+            bar.set_message(format!("{} {}", one.name, one.label));
+            bar.set_position(done as u64);
+        }
+        if let Err(error) = measure(one) {
+            if super::status_of(&error) == ExitStatus::Unavailable {
+                return Err(error);
+            }
+            let unmeasured = one.failed(format!("{error:#}"));
+            let tell = || output::note(&format!("not evaluated: {unmeasured}"));
+            bar.as_ref().map_or_else(tell, |bar| bar.suspend(tell));
+            failed.push(unmeasured);
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok((failed, asked.load(Ordering::Relaxed) > 0))
+}
+
+/// Measures a checkpoint and keeps the result beside its run's record.
+#[cfg(feature = "torch")]
+fn measure(one: &PendingEvaluation) -> anyhow::Result<()> {
+    let model = super::inference::ModelArgs::plain(one.checkpoint.clone());
+    let (evaluation, _) = super::eval::measure(&model, one.measurement.clone(), one.batch, &mut |_, _| {})?;
+    Ok(evaluation.write(&one.kept_at)?)
+}
+
+#[cfg(not(feature = "torch"))]
+fn measure(_: &PendingEvaluation) -> anyhow::Result<()> {
+    Err(exit(ExitStatus::Unavailable, "this build cannot evaluate checkpoints: it was made without LibTorch"))
 }

@@ -1,10 +1,12 @@
 //! Configurations: [`ExperimentConfig`] as a person writes it (every field optional) and [`RunConfig`] as it will run
 //! (every number decided). The written form of a resolved run is again a file that `train` takes.
 
+mod checkpoint;
 mod facts;
 pub mod load;
 mod resolve;
 
+pub use checkpoint::SaveEvery;
 pub use facts::{FactsCache, data_facts};
 pub use load::ConfigError;
 pub use resolve::{DataFacts, ExecConfig, RunConfig, RunId, StopRule};
@@ -189,7 +191,7 @@ pub struct StopSection {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointSection {
-    /// A time such as `15 min`; default 10 min.
+    /// A time such as `15 min`, `4M tokens` or `500 steps`; default 10 min. Written as [`SaveEvery`].
     pub every: Option<String>,
     /// How many are kept; default 2.
     pub keep: Option<usize>,

@@ -3,13 +3,12 @@
 use super::load::ConfigError;
 use super::{
     BackendChoice, CheckpointSection, CollectivesChoice, DataSection, ExecSection, ExperimentConfig, ModelSection,
-    OptimizerState, PrecisionChoice, ScalingRule, ScalingSection, StopSection, TrainSection,
+    OptimizerState, PrecisionChoice, SaveEvery, ScalingRule, ScalingSection, StopSection, TrainSection,
 };
 use crate::arch::{self, Architecture, ModelConfig, ModelShape, cost};
 use crate::expression::{Expression, Scope};
 use crate::scaling::{HyperparameterTransfer, ModelScaling, Parametrization, TokenRule};
 use crate::schedule::LrSchedule;
-use crate::units;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -41,8 +40,8 @@ pub struct ExecConfig {
     pub nodes: usize,
     pub collectives: CollectivesChoice,
     pub optimizer: OptimizerState,
-    /// Seconds between checkpoints.
-    pub checkpoint_every_s: f64,
+    pub checkpoint_every: SaveEvery,
+    /// Checkpoints that are kept, the newest ones.
     pub checkpoint_keep: usize,
     pub stop: Option<StopRule>,
 }
@@ -540,7 +539,7 @@ impl RunConfig {
                 collectives: Some(self.exec.collectives),
                 optimizer: Some(self.exec.optimizer),
                 checkpoint: CheckpointSection {
-                    every: Some(format!("{} s", self.exec.checkpoint_every_s)),
+                    every: Some(self.exec.checkpoint_every.to_string()),
                     keep: Some(self.exec.checkpoint_keep),
                 },
                 stop: self
@@ -557,9 +556,8 @@ fn exec_config(section: &ExecSection, seq_len: usize, batch_rows: usize) -> Resu
     /// Tokens that go through a model at once unless the config says otherwise.
     const MICRO_BATCH_TOKENS: usize = 32_768;
     let every = section.checkpoint.every.as_deref().unwrap_or("10 min");
-    let checkpoint_every_s = units::seconds(every).ok_or_else(|| {
-        ConfigError::value("exec.checkpoint.every", format!("'{every}' is no time such as 15 min, 1 h or 30 s"))
-    })?;
+    let checkpoint_every: SaveEvery =
+        every.parse().map_err(|problem: String| ConfigError::value("exec.checkpoint.every", problem))?;
     let micro_batch = section.micro_batch.unwrap_or((MICRO_BATCH_TOKENS / seq_len).max(1)).min(batch_rows);
     if micro_batch == 0 {
         return Err(ConfigError::value("exec.micro_batch", "at least one row goes through the model at a time"));
@@ -590,7 +588,7 @@ fn exec_config(section: &ExecSection, seq_len: usize, batch_rows: usize) -> Resu
         nodes,
         collectives: section.collectives.unwrap_or_default(),
         optimizer: section.optimizer.unwrap_or_default(),
-        checkpoint_every_s,
+        checkpoint_every,
         checkpoint_keep: keep,
         stop: section.stop.as_ref().map(StopRule::new).transpose()?,
     })

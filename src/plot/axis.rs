@@ -46,6 +46,22 @@ impl Axis {
         Self { label: label.into(), scale: Scale::Log, ..Self::default() }
     }
 
+    /// The axis on which `values` are spread more evenly: a logarithmic one for powers of two, for instance. Its ticks
+    /// are at these values, unless there are many.
+    pub fn over(label: impl Into<String>, values: &[f64]) -> Self {
+        /// Values that may be ticks.
+        const TICKS: usize = 8;
+        let mut levels = values.to_vec();
+        levels.sort_by(f64::total_cmp);
+        levels.dedup();
+        let logs: Vec<f64> = levels.iter().map(|value| value.ln()).collect();
+        let positive = levels.first().is_some_and(|least| *least > 0.0);
+        let axis =
+            if positive && unevenness(&logs) < unevenness(&levels) { Self::log(label) } else { Self::linear(label) };
+        let few = levels.len() <= TICKS && levels.iter().all(|value| value.abs() < 1e6);
+        Self { ticks: if few { Ticks::Values(levels) } else { Ticks::Auto }, ..axis }
+    }
+
     /// The same axis from `lo` to `hi`.
     pub fn within(mut self, lo: f64, hi: f64) -> Self {
         self.range = Some((lo, hi));
@@ -62,6 +78,14 @@ impl Axis {
     pub(super) fn takes(&self, value: f64) -> bool {
         value.is_finite() && (self.scale == Scale::Linear || value > 0.0)
     }
+}
+
+/// How much the gaps between rising values differ: their variance over their squared mean.
+fn unevenness(values: &[f64]) -> f64 {
+    let gaps: Vec<f64> = values.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+    // Not a number for fewer than two values, and less than nothing then.
+    gaps.iter().map(|gap| (gap / mean - 1.0).powi(2)).sum::<f64>() / gaps.len() as f64
 }
 
 /// The values `lo..hi` on the pixels `from..to`; either may be the larger.
@@ -291,6 +315,20 @@ mod tests {
         (-3e-9, 1e-9),
         (99.0, 101.0),
     ];
+
+    #[test]
+    fn an_axis_suits_its_values() {
+        let over = |values: &[f64]| Axis::over("x", values);
+        for logarithmic in [vec![32.0, 64.0, 256.0], vec![12.0, 3.0, 6.0, 6.0]] {
+            assert_eq!(over(&logarithmic).scale, Scale::Log, "{logarithmic:?}");
+        }
+        let steps: Vec<f64> = (1..=10).map(|k| 12e6 * f64::from(k)).collect();
+        for linear in [steps.clone(), vec![0.0, 0.5, 1.0], vec![3.0, 12.0], vec![5.0], Vec::new()] {
+            assert_eq!(over(&linear).scale, Scale::Linear, "{linear:?}");
+        }
+        assert_eq!(over(&[12.0, 3.0, 6.0, 6.0]).ticks, Ticks::Values(vec![3.0, 6.0, 12.0]));
+        assert_eq!(over(&steps).ticks, Ticks::Auto);
+    }
 
     #[test]
     fn ticks_are_round_and_apart() {

@@ -143,6 +143,7 @@ fn nothing_to_draw_is_an_error() {
         Allocation::default().chart(),
         forest("", Width::Full, vec![ForestPanel::default()]),
         GridSearch::default().chart(),
+        GridOfShares::default().chart(),
         Evaluation::default().chart(),
         LossCurves::default().chart(),
         Coverage::default().chart(),

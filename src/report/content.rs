@@ -47,6 +47,13 @@ pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
     if !troubles.is_empty() {
         out.push(Block::Warning(format!("{} of {planned} runs are not in the fits", troubles.len()), troubles));
     }
+    if !input.unmeasured.is_empty() {
+        let heading = match input.unmeasured.len() {
+            1 => "1 checkpoint is not evaluated".to_owned(),
+            many => format!("{many} checkpoints are not evaluated"),
+        };
+        out.push(Block::Warning(heading, input.unmeasured.clone()));
+    }
     let ways = ways(&records);
     if ways.len() > 1 {
         let heading = "Not all runs were computed alike: their losses differ by rounding as well as by model";
@@ -57,6 +64,7 @@ pub(super) fn blocks(input: &ReportInput) -> Vec<Block<'_>> {
     out.extend(input.figures.iter().map(Block::Figure));
     out.extend(corpus(input));
     out.extend(fits(input));
+    out.extend(evaluations(input));
     if planned > 0 {
         out.push(Block::Heading(2, "Runs".to_owned()));
         if let [(way, _)] = &ways[..] {
@@ -133,6 +141,27 @@ fn fits<'a>(input: &ReportInput) -> Vec<Block<'a>> {
         }
     }
     out
+}
+
+/// The last checkpoint of each run; all of them are in the table of the evaluation.
+fn evaluations<'a>(input: &ReportInput) -> Vec<Block<'a>> {
+    let blocks = input.evaluations.iter().flat_map(|evaluation| {
+        let (unit, interval) = match evaluation.is_share {
+            true => ("the share of right answers", "Wilson's interval of the questions"),
+            false => ("nats per token", "1.96 standard errors to either side"),
+        };
+        let text = format!(
+            "The last checkpoint of each run ({}). The value is {unit}, its interval at 95 % {interval}; other seeds of \
+             training would differ by more. {}.csv has every checkpoint.",
+            evaluation.what, evaluation.name
+        );
+        [
+            Block::Heading(2, format!("Evaluation: {}", evaluation.name)),
+            Block::Paragraph(text),
+            Block::Table(evaluation.header.clone(), evaluation.rows.clone(), 2),
+        ]
+    });
+    blocks.collect()
 }
 
 fn floor_of(input: &ReportInput) -> Option<f64> {
@@ -274,5 +303,6 @@ fn runs<'a>(records: &[&RunRecord], say_how: bool) -> Block<'a> {
     if say_how {
         header.push("computed on");
     }
-    Block::Table(header.into_iter().map(str::to_owned).collect(), records.iter().map(row).collect(), 4)
+    let header = header.into_iter().map(str::to_owned).collect();
+    Block::Table(header, records.iter().map(row).collect(), 4)
 }

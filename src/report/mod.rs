@@ -29,6 +29,10 @@ pub struct ReportInput {
     pub fits: Vec<ReportFit>,
     /// Figures in the order of the report.
     pub figures: Vec<ReportFigure>,
+    /// What tasks found of the last checkpoints.
+    pub evaluations: Vec<ReportEvaluation>,
+    /// Checkpoints that have no result, with the reason.
+    pub unmeasured: Vec<String>,
     /// What was trained on.
     pub corpus: Option<CorpusSummary>,
     /// How to get each number again.
@@ -70,6 +74,21 @@ pub struct GroupResult {
     pub group: String,
     /// The fit.
     pub outcome: Result<Fit, FitError>,
+}
+
+/// What a task found of the last checkpoint of each run.
+#[derive(Clone, Debug, Default)]
+pub struct ReportEvaluation {
+    /// Its name in the study.
+    pub name: String,
+    /// The task and its settings.
+    pub what: String,
+    /// Whether values are shares of right answers; else they are nats.
+    pub is_share: bool,
+    /// Names of the columns, the first two text.
+    pub header: Vec<String>,
+    /// Cells.
+    pub rows: Vec<Vec<String>>,
 }
 
 /// A figure to show.

@@ -101,6 +101,14 @@ fn input() -> ReportInput {
             png_path: Some("figures/demo.png".into()),
             svg: figure.svg().unwrap(),
         }],
+        evaluations: vec![ReportEvaluation {
+            name: "books".into(),
+            what: "--task phonebook --entries 3".into(),
+            is_share: true,
+            header: ["label", "run_id", "entries", "value"].map(str::to_owned).into(),
+            rows: vec![["SambaY | <b>μP++</b>", "e5", "3", "0.750"].map(str::to_owned).into()],
+        }],
+        unmeasured: vec!["books: SambaY a1 step 3: <unreadable>".into()],
         corpus: Some(CorpusSummary {
             description: "synthetic text".into(),
             train_tokens: 1_000_000,
@@ -122,6 +130,9 @@ fn a_report_shows_troubles_first_and_every_c_with_its_error() {
     assert!(at("2 of 4 runs are not in the fits") < at("figures/demo.svg"));
     assert!(at("diverged, loss is NaN at step 12, \"quoted\" \\| piped") < at("## Fits"));
     at("d4: no record (pending)");
+    assert!(at("1 checkpoint is not evaluated") < at("books: SambaY a1 step 3"));
+    assert!(at("## Evaluation: books") < at("| 3 | 0.750 |"));
+    at("The value is the share of right answers");
     at("covers the true floor 1.2000");
     at("Transformer: no fit, because power+floor has 3 parameters");
     at("2.0242 ± 0.0013");

@@ -181,15 +181,7 @@ impl RunFolder {
 
     /// Steps that have a checkpoint, oldest first. A file that is being written does not count.
     pub fn checkpoint_steps(&self) -> Vec<u64> {
-        let Ok(entries) = std::fs::read_dir(self.checkpoints()) else { return Vec::new() };
-        let mut steps: Vec<u64> = entries
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name().into_string().ok()?;
-                name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()
-            })
-            .collect();
-        steps.sort_unstable();
-        steps
+        numbered(&self.checkpoints(), "step-", ".safetensors")
     }
 
     /// Steps that are saved: those of the newest checkpoint.
@@ -200,6 +192,17 @@ impl RunFolder {
     /// The checkpoint of a step.
     pub fn checkpoint(&self, step: u64) -> PathBuf {
         self.checkpoints().join(format!("step-{step:08}.safetensors"))
+    }
+
+    /// Where what the evaluation `name` found of the checkpoint of `step` is kept.
+    pub fn evaluation(&self, name: &str, step: u64) -> PathBuf {
+        self.file(&format!("eval-{name}-step-{step}.json"))
+    }
+
+    /// Steps of whose checkpoint something is kept under the evaluation `name`, oldest first.
+    pub fn evaluated_steps(&self, name: &str) -> Vec<u64> {
+        let before = format!("eval-{name}-step-");
+        numbered(&self.path, &before, ".json")
     }
 
     /// Opens `metrics.jsonl` for appending after `step`, dropping lines of later steps that a killed attempt left.
@@ -229,6 +232,17 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+/// The numbers between `before` and `after` in the names of a folder's files, in rising order.
+fn numbered(folder: &Path, before: &str, after: &str) -> Vec<u64> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let number = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.ok()?.file_name().to_str()?.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
+    };
+    let mut numbers: Vec<u64> = entries.filter_map(number).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 /// The time of day, for people.

@@ -6,6 +6,7 @@
 //!               metrics.jsonl  one StepMetrics a line, append-only
 //!               checkpoint/    step-NNNNNNNN.safetensors
 //!               record.json    the outcome; its presence means the run has ended
+//!               eval-NAME-step-N.json  what an evaluation found of a checkpoint
 //!               lock           the process that works here: machine, pid, its start, Slurm job
 //!               attempts/NNN/  log, env.json, exit.json and diff.patch of each process that worked here
 //! ```

@@ -2,7 +2,9 @@
 
 use super::file::{FigureKind, PaperWidth};
 use super::outputs::Fitted;
-use super::{FigureSection, FitSection, Study, StudyError, drawing, law_figures, table_figures};
+use super::{
+    Evaluated, FigureSection, FitSection, Study, StudyError, drawing, evaluation_figure, law_figures, table_figures,
+};
 use crate::analysis::forms::Input;
 use crate::analysis::{Row, Sample, display, profile};
 use crate::data::CorpusInfo;
@@ -11,8 +13,16 @@ use crate::plot::{Axis, Chart, Figure, FloorLine, ForestPanel, ForestRow, Look, 
 
 impl Study {
     /// One figure.
-    pub(super) fn chart(&self, section: &FigureSection, corpus: Option<&CorpusInfo>) -> Result<Chart, StudyError> {
-        if let Some(chart) = table_figures::chart(section) {
+    pub(super) fn chart(
+        &self,
+        section: &FigureSection,
+        corpus: Option<&CorpusInfo>,
+        evaluated: &[Evaluated],
+    ) -> Result<Chart, StudyError> {
+        let of_table = table_figures::chart(section);
+        if let Some(chart) =
+            of_table.or_else(|| evaluation_figure::chart(section, evaluated, &|name| self.evaluation_table(name)))
+        {
             return chart;
         }
         let fit = self.file.fits.iter().find(|fit| fit.name == section.fit).expect("checked when the file was read");

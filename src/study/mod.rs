@@ -5,29 +5,36 @@
 //! complete; for the rest `state.json` keeps a hash of what each step was made from.
 
 pub mod drawing;
+mod evaluation_figure;
+mod evaluations;
 mod figures;
 mod file;
 mod fit_table;
 mod law_figures;
 mod outputs;
 mod table_figures;
+mod tidy;
 
+pub use evaluations::{Evaluated, PendingEvaluation, Unmeasured};
 pub use file::{
-    CompareSection, CurvesSection, DataSection, EvaluationSection, FigureKind, FigureSection, FitSection, GridSection,
-    IsoflopSection, PackSection, PaperWidth, ReportSection, StudyFile,
+    Checkpoints, CompareSection, CurvesSection, DataSection, EvaluationFigure, EvaluationSection, FigureKind,
+    FigureSection, FitSection, GridSection, IsoflopSection, PackSection, PaperWidth, PhonebookSection, ReportSection,
+    StudyFile,
 };
+pub use tidy::TidyTable;
 
 use crate::analysis::FrameError;
 use crate::analysis::compare::CompareError;
 use crate::config::ConfigError;
 use crate::data::pack::pack;
-use crate::data::{CorpusInfo, DataError, ProgressFn, synthetic};
+use crate::data::{CorpusInfo, DataError, Progress, ProgressFn, synthetic};
 use crate::files::{ReadError, WriteError};
 use crate::plot::PlotError;
 use crate::report::results::{self, ResultsError};
 use crate::runs::Observer;
 use crate::sweep::devices::Machine;
 use crate::sweep::{SweepError, SweepFile, SweepPlan, plan};
+use crate::tasks::phonebook::TrainingBooks;
 use std::path::{Path, PathBuf};
 
 /// Why a study cannot go on.
@@ -63,6 +70,14 @@ pub enum StudyError {
         name: String,
         /// Why.
         source: PlotError,
+    },
+    /// A figure would have several values at one place.
+    #[error("figure {name}: {problem}")]
+    Ambiguous {
+        /// Its name.
+        name: String,
+        /// Where, and what to do.
+        problem: String,
     },
     /// An output cannot be written.
     #[error(transparent)]
@@ -116,7 +131,7 @@ impl Study {
     /// The folder of its corpus, where it says one.
     pub fn corpus_folder(&self) -> Option<PathBuf> {
         let data = &self.file.data;
-        match (&data.path, data.synth.is_some() || data.pack.is_some()) {
+        match (&data.path, data.synth.is_some() || data.pack.is_some() || data.phonebook.is_some()) {
             (Some(path), _) => Some(path.clone()),
             (None, true) => Some(Path::new("data").join(&self.file.study)),
             (None, false) => None,
@@ -133,10 +148,15 @@ impl Study {
         let Some(folder) = self.corpus_folder() else { return Ok(Step::Current) };
         let before = CorpusInfo::in_folder(&folder)?;
         let origin = self.origin.display().to_string();
-        let now = match (self.file.synthetic(&origin)?, &self.file.data.pack) {
-            (Some(spec), _) => Some(synthetic::generate(&spec, &folder, progress)?),
-            (None, Some(section)) => Some(pack(&section.spec(&origin)?, &folder, progress)?.info),
-            (None, None) => before.clone(),
+        let now = if let Some(spec) = self.file.synthetic(&origin)? {
+            Some(synthetic::generate(&spec, &folder, progress)?)
+        } else if let Some(section) = &self.file.data.pack {
+            Some(pack(&section.spec(&origin)?, &folder, progress)?.info)
+        } else if let Some(section) = &self.file.data.phonebook {
+            let texts = write_books(&section.books(), &folder, progress)?;
+            Some(pack(&section.spec(texts, &origin)?, &folder, progress)?.info)
+        } else {
+            before.clone()
         };
         Ok(if before == now { Step::Current } else { Step::Made })
     }
@@ -172,4 +192,16 @@ impl Study {
     pub fn report_path(&self) -> PathBuf {
         self.folder.join("report.html")
     }
+}
+
+/// The file of a corpus' phonebooks, written unless it is there: its name has all that decides them.
+fn write_books(books: &TrainingBooks, folder: &Path, progress: ProgressFn) -> Result<PathBuf, DataError> {
+    let (fewest, most) = (books.entries.start(), books.entries.end());
+    let name = format!("phonebooks-{}-of-{fewest}-{most}-seed-{}.jsonl", books.documents, books.seed);
+    let path = folder.join(name);
+    if !path.exists() {
+        let total = books.documents;
+        books.write(&path, &|done| progress(Progress { stage: "writing texts", done, total }))?;
+    }
+    Ok(path)
 }

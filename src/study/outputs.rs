@@ -1,6 +1,6 @@
 //! What a study makes of its runs: fits, figures, the report.
 
-use super::{FigureSection, FitSection, Step, Study, StudyError, drawing, fit_table};
+use super::{Evaluated, FigureSection, FitSection, Step, Study, StudyError, Unmeasured, drawing, fit_table};
 use crate::analysis::compare::{CompareGroup, CompareOptions, Comparison, compare};
 use crate::analysis::document::{FitEntry, SCHEMA};
 use crate::analysis::{self, Columns, Fit, FitError, FrameError, Row, Sample, Table};
@@ -74,7 +74,8 @@ impl Study {
     fn tables(&self) -> Vec<PathBuf> {
         let fits = self.file.fits.iter().map(|fit| fit.table.clone().unwrap_or_else(|| self.table()));
         let shown = self.file.figures.iter().filter_map(|figure| figure.table().map(PathBuf::from));
-        let mut out: Vec<PathBuf> = fits.chain(shown).collect();
+        let evaluations = self.file.evaluations.iter().map(|section| self.evaluation_table(&section.name));
+        let mut out: Vec<PathBuf> = fits.chain(shown).chain(evaluations).collect();
         out.sort();
         out.dedup();
         out
@@ -107,20 +108,28 @@ impl Study {
         ["svg", "png"].map(|ending| self.folder.join(format!("{}.{ending}", figure.name)))
     }
 
+    /// The figures that there is something to show in.
+    fn shown(&self, plan: Option<&SweepPlan>, evaluated: &[Evaluated]) -> Vec<&FigureSection> {
+        let found = |name: &str| evaluated.iter().any(|one| one.name == name && !one.table.rows().is_empty());
+        let shows = |figure: &&FigureSection| figure.evaluation().is_none_or(found);
+        self.file.figures.iter().filter(|_| self.has_points(plan)).filter(shows).collect()
+    }
+
     /// Draws every figure as .svg and .png.
-    pub fn draw(&self, plan: Option<&SweepPlan>) -> Result<Step, StudyError> {
-        if !self.has_points(plan) {
+    pub fn draw(&self, plan: Option<&SweepPlan>, evaluated: &[Evaluated]) -> Result<Step, StudyError> {
+        let shown = self.shown(plan, evaluated);
+        if shown.is_empty() {
             return Ok(Step::Current);
         }
         let corpus = self.corpus()?;
-        let specs = format!("{:?}{:?}{:?}", self.file.fits, self.file.figures, corpus.as_ref().map(|c| c.floor_nats));
+        let specs = format!("{:?}{shown:?}{:?}", self.file.fits, corpus.as_ref().map(|c| c.floor_nats));
         let inputs = self.inputs(&[&specs], &self.tables())?;
-        let paths: Vec<PathBuf> = self.file.figures.iter().flat_map(|figure| self.figure_paths(figure)).collect();
+        let paths: Vec<PathBuf> = shown.iter().flat_map(|figure| self.figure_paths(figure)).collect();
         if self.is_current("figure", &inputs, &paths).is_some() {
             return Ok(Step::Current);
         }
-        for section in &self.file.figures {
-            let chart = self.chart(section, corpus.as_ref())?;
+        for section in shown {
+            let chart = self.chart(section, corpus.as_ref(), evaluated)?;
             let draw = |source| StudyError::Plot { name: section.name.clone(), source };
             let [svg, png] = self.figure_paths(section);
             write_atomic(&svg, chart.svg().map_err(draw)?.as_bytes())?;
@@ -146,7 +155,12 @@ impl Study {
     }
 
     /// Writes `report.md` and `report.html`.
-    pub fn report(&self, plan: Option<&SweepPlan>) -> Result<Step, StudyError> {
+    pub fn report(
+        &self,
+        plan: Option<&SweepPlan>,
+        evaluated: &[Evaluated],
+        unmeasured: &[Unmeasured],
+    ) -> Result<Step, StudyError> {
         let corpus = self.corpus()?;
         let records = plan.map(|plan| plan::collect(plan, &self.runs_dir)).transpose()?.unwrap_or_default();
         let planned = plan.map_or(&[][..], |plan| &plan.runs);
@@ -157,10 +171,11 @@ impl Study {
             state: run.state.name().to_owned(),
         });
         let missing: Vec<MissingRun> = missing.collect();
-        let drawn = self.file.figures.iter().filter(|_| self.has_points(plan));
+        let drawn = self.shown(plan, evaluated).into_iter();
         let figures: Vec<(&FigureSection, PathBuf)> =
             drawn.map(|figure| (figure, self.figure_paths(figure)[0].clone())).collect();
-        let specs = format!("{:?}{missing:?}{corpus:?}{}{:?}", self.file, self.origin.display(), self.assignments);
+        let (file, origin) = (&self.file, self.origin.display());
+        let specs = format!("{file:?}{missing:?}{unmeasured:?}{corpus:?}{origin}{:?}", self.assignments);
         let sources: Vec<PathBuf> = figures.iter().map(|(_, svg)| svg.clone()).chain(self.tables()).collect();
         let inputs = self.inputs(&[&specs], &sources)?;
         let paths = [self.folder.join("report.md"), self.report_path()];
@@ -197,6 +212,8 @@ impl Study {
             missing,
             fits,
             figures: shown,
+            evaluations: evaluated.iter().filter(|one| !one.last.is_empty()).map(Evaluated::for_report).collect(),
+            unmeasured: unmeasured.iter().map(ToString::to_string).collect(),
             corpus: corpus.map(|info| self.summary(&info)),
             commands: self.commands(),
         };
@@ -225,6 +242,11 @@ impl Study {
         let mut out = vec![command("The whole study", format!("lossfloor reproduce {}{set}", self.origin.display()))];
         if self.file.sweep.is_some() {
             out.push(command("One run", format!("lossfloor train {}/RUN_ID/config.yaml", self.runs_dir.display())));
+        }
+        for section in &self.file.evaluations {
+            let checkpoint = format!("{}/RUN_ID/checkpoint/step-STEP.safetensors", self.runs_dir.display());
+            let line = format!("lossfloor eval {checkpoint} {}", section.measurement.arguments().join(" "));
+            out.push(command(&format!("Evaluation {} of one checkpoint", section.name), line));
         }
         for fit in &self.file.fits {
             let table = fit.table.clone().unwrap_or_else(|| self.table());

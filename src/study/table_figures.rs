@@ -1,27 +1,23 @@
-//! The figures of a study that show a table, without a fit of a study in between.
+//! The figures of a study that show a table of runs, without a fit of a study in between.
 
-use super::file::{CurvesSection, EvaluationSection, GridSection, IsoflopSection};
+use super::file::{CurvesSection, GridSection, IsoflopSection};
 use super::{FigureSection, StudyError};
 use crate::analysis::forms::{FLOPS_PER_PARAMETER_TOKEN, Inputs};
 use crate::analysis::isoflop::{self, Method, Optimum, Size, budgets, optima, power_law};
 use crate::analysis::{Columns, FrameError, Row, Sample, Table, display, ends};
-use crate::binomial;
 use crate::expression::Expression;
-use crate::plot::figures::{
-    Budget, Evaluation, EvaluationPanel, EvaluationSeries, GridSearch, Isoflop, LossCurves, RunCurve, Valley,
-};
-use crate::plot::{Axis, Chart, DataPoint, Span, Ticks};
+use crate::plot::figures::{Budget, GridSearch, Isoflop, LossCurves, RunCurve, Valley};
+use crate::plot::{Axis, Chart, DataPoint, Span};
 
 /// Points of a drawn curve.
 const SAMPLES: usize = 60;
 /// Share of the logarithmic range by which a power law goes on beyond its points, on either side.
 const BEYOND: f64 = 0.1;
 
-/// The chart of a kind that shows a table; `None` for kinds that show a fit.
+/// The chart of a kind that shows a table of runs; `None` for other kinds.
 pub(super) fn chart(section: &FigureSection) -> Option<Result<Chart, StudyError>> {
-    use super::FigureKind::{Curves, Evaluation, Grid, Isoflop};
+    use super::FigureKind::{Curves, Grid, Isoflop};
     match section.kind {
-        Evaluation => section.evaluation.as_ref().map(|table| evaluation_chart(section, table)),
         Isoflop => section.isoflop.as_ref().map(|table| isoflop_chart(section, table)),
         Grid => section.grid.as_ref().map(|table| grid_chart(section, table)),
         Curves => section.curves.as_ref().map(|table| curves_chart(section, table)),
@@ -30,12 +26,12 @@ pub(super) fn chart(section: &FigureSection) -> Option<Result<Chart, StudyError>
 }
 
 /// `where`, which was checked when the file was read.
-fn condition(text: &Option<String>) -> Result<Option<Expression>, FrameError> {
+pub(super) fn condition(text: &Option<String>) -> Result<Option<Expression>, FrameError> {
     Ok(text.as_deref().map(Expression::parse).transpose()?)
 }
 
 /// Values in ascending order, each once.
-fn levels(values: impl Iterator<Item = f64>) -> Vec<f64> {
+pub(super) fn levels(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut out: Vec<f64> = values.collect();
     out.sort_by(f64::total_cmp);
     out.dedup();
@@ -170,45 +166,6 @@ fn curves_chart(section: &FigureSection, of: &CurvesSection) -> Result<Chart, St
         x: Axis::log(of.x_label.as_ref().unwrap_or(&of.x)),
         y: Axis::linear(section.y_label.as_ref().unwrap_or(&of.y)),
         runs: table.groups().into_iter().map(curve).collect(),
-        width: section.width.into(),
-    };
-    Ok(figure.chart())
-}
-
-fn evaluation_chart(section: &FigureSection, evaluation: &EvaluationSection) -> Result<Chart, StudyError> {
-    let columns = Columns {
-        inputs: vec![evaluation.x.clone()],
-        y: evaluation.y.clone(),
-        group: Some(evaluation.group.clone()),
-        condition: condition(&evaluation.condition)?,
-        ..Columns::default()
-    };
-    let table = Table::read(&evaluation.table, &columns)?;
-    let ticks = levels(table.rows.iter().map(|row| row.inputs[0]));
-    let mut x = Axis::log(evaluation.x_label.as_ref().unwrap_or(&evaluation.x));
-    x.ticks = Ticks::Values(ticks);
-    let mut y = Axis::linear(section.y_label.as_ref().unwrap_or(&evaluation.y));
-    y.range = Some((0.0, 1.0));
-    let series = table.groups().into_iter().map(|name| {
-        let rows = table.rows.iter().filter(|row| row.group == name);
-        let mut points: Vec<DataPoint> = rows
-            .map(|row| {
-                let (lo, hi) = binomial::wilson(row.y, evaluation.trials);
-                DataPoint { x: row.inputs[0], y: row.y, x_bar: None, y_bar: Some(Span { lo: Some(lo), hi: Some(hi) }) }
-            })
-            .collect();
-        points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        EvaluationSeries { name: name.unwrap_or_default(), points }
-    });
-    let references = evaluation.references.iter().map(|(label, value)| (*value, label.clone())).collect();
-    let panel = EvaluationPanel { title: None, x, y, series: series.collect(), references };
-    let figure = Evaluation {
-        title: section.title.clone().unwrap_or_default(),
-        panels: vec![panel],
-        note: format!(
-            "Bars: 95 % Wilson intervals of {} trials; the noise of training is not in them.",
-            evaluation.trials
-        ),
         width: section.width.into(),
     };
     Ok(figure.chart())

@@ -62,7 +62,11 @@ impl Price {
         }
         let candidates: Vec<Candidate> =
             order.iter().map(|run| Candidate { need: of(run).need(), seconds: of(run).seconds_left() }).collect();
-        let kept = |run: &PlannedRun| 12.0 * run.params as f64 * (run.config.exec.checkpoint_keep + 1) as f64;
+        let kept = |run: &PlannedRun| {
+            let (config, exec) = (&run.config, &run.config.exec);
+            let made = exec.checkpoint_every.count(config.steps(), config.batch_tokens()).unwrap_or(u64::MAX);
+            12.0 * run.params as f64 * (exec.checkpoint_keep as u64).saturating_add(1).min(made) as f64
+        };
         let memory = machine.gpu_memory;
         let large = |run: &&usize| of(run).on_gpu && memory.is_some_and(|bytes| of(run).memory > bytes as f64);
         Self {

@@ -1,15 +1,20 @@
 //! Tasks that tell how a model uses a long context, without tensors: what to ask ([`Question`]), how an answer is
-//! scored, and what many answers say ([`Summary`]). `docs/evaluation.md` has the constructions.
+//! scored, and what many answers say ([`Summary`]). [`measurement`] has the settings of each task and the file that
+//! results are kept in. `docs/evaluation.md` has the constructions.
 //!
 //! A decoder takes prompts and hands back the text it generated; [`recall`] instead takes the losses of validation
 //! tokens.
 
 mod draw;
+pub mod measurement;
 mod names;
 pub mod needle;
 pub mod phonebook;
 pub mod recall;
+mod tag;
 mod words;
+
+pub use tag::Tag;
 
 use crate::binomial;
 use std::collections::BTreeMap;
@@ -104,12 +109,13 @@ struct Cell {
     measurements: BTreeMap<u64, Vec<f64>>,
 }
 
-/// The scores of questions, one [`Summary`] for each combination of the tags `by`, in rising order of their values.
-/// Questions that lack one of the tags are left out. Measurements are told apart by the tag `measurement`.
-pub fn summaries(scored: &[(Question, f64)], by: &[&'static str]) -> Vec<(BTreeMap<&'static str, f64>, Summary)> {
+/// The scores of questions, one [`Summary`] for each combination of cells of the tags `by`, in rising order. Questions that
+/// lack one of the tags are left out. Measurements are told apart by the tag `measurement`.
+pub fn summaries(scored: &[(Question, f64)], by: &[Tag]) -> Vec<(Vec<f64>, Summary)> {
     let mut cells: Vec<Cell> = Vec::new();
     for (question, score) in scored {
-        let Some(key) = by.iter().map(|tag| question.tags.get(tag).copied()).collect::<Option<Vec<f64>>>() else {
+        let cell = |tag: &Tag| Some(tag.cell(*question.tags.get(tag.name())?));
+        let Some(key) = by.iter().map(cell).collect::<Option<Vec<f64>>>() else {
             continue;
         };
         let at = cells.iter().position(|cell| cell.key == key).unwrap_or_else(|| {
@@ -122,7 +128,7 @@ pub fn summaries(scored: &[(Question, f64)], by: &[&'static str]) -> Vec<(BTreeM
     cells.sort_by(|a, b| a.key.partial_cmp(&b.key).unwrap_or(std::cmp::Ordering::Equal));
     let summary = |cell: Cell| {
         let scores: Vec<Vec<f64>> = cell.measurements.into_values().collect();
-        Summary::of(&scores).map(|summary| (by.iter().copied().zip(cell.key).collect(), summary))
+        Summary::of(&scores).map(|summary| (cell.key, summary))
     };
     cells.into_iter().filter_map(summary).collect()
 }
@@ -171,12 +177,11 @@ mod tests {
             (Question { tags, ..question(Scoring::FirstLine, &["1"]) }, score)
         };
         let all = [scored(0.5, 0.0, 1.0), scored(0.5, 1.0, 0.0), scored(0.0, 0.0, 1.0), scored(0.5, 1.0, 0.0)];
-        let rows = summaries(&all, &["depth"]);
-        let seen: Vec<(f64, f64, usize, f64)> =
-            rows.iter().map(|(tags, s)| (tags["depth"], s.value, s.n, s.sd)).collect();
+        let rows = summaries(&all, &[Tag::Depth]);
+        let seen: Vec<(f64, f64, usize, f64)> = rows.iter().map(|(cell, s)| (cell[0], s.value, s.n, s.sd)).collect();
         assert_eq!(seen, [(0.0, 1.0, 1, 0.0), (0.5, 1.0 / 3.0, 3, 0.5)]);
         assert_eq!(summaries(&all, &[])[0].1.n, 4);
-        assert!(summaries(&all, &["length"]).is_empty());
+        assert!(summaries(&all, &[Tag::Length]).is_empty());
     }
 
     #[test]

@@ -88,7 +88,8 @@ impl Needles {
         Ok(questions)
     }
 
-    fn check(&self) -> Result<(), DataError> {
+    /// Refuses numbers that make no question.
+    pub(super) fn check(&self) -> Result<(), DataError> {
         let refuse = |name, value: String, expected: String| Err(DataError::Parameter { name, value, expected });
         for (name, number) in [("keys", self.keys), ("values", self.values)] {
             if !(1..=MOST).contains(&number) {

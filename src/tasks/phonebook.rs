@@ -6,8 +6,13 @@ use super::draw::Draw;
 use super::names::Names;
 use super::{Question, Scoring};
 use crate::data::{DataError, Tokenizer};
+use crate::files::write_atomic_with;
+use crate::units::parse_quantity;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 /// Tokens in which the number has to come.
 const MOST_NEW_TOKENS: usize = 20;
@@ -35,6 +40,11 @@ impl Phonebook {
         Self { entries, measurements: 4, batches: 8, prompts: 4 }
     }
 
+    /// Refuses numbers of entries that make no question.
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        check(self.entries)
+    }
+
     /// All questions, a measurement after another, `batches * prompts` each. They depend on the measurement, on the
     /// number of entries and on the batch, whose decimal digits after 42 are the seed.
     ///
@@ -42,7 +52,7 @@ impl Phonebook {
     /// beginning of the entry to the end of the prompt) and `namesakes` (other entries of the same name, with which
     /// nobody can know the answer).
     pub fn questions(&self, tokenizer: &Tokenizer) -> Result<Vec<Question>, DataError> {
-        check(self.entries)?;
+        self.check()?;
         let names = Names::new();
         let mut questions = Vec::with_capacity(self.measurements * self.batches * self.prompts);
         for measurement in 0..self.measurements {
@@ -74,6 +84,39 @@ fn check(entries: usize) -> Result<(), DataError> {
     Err(DataError::Parameter { name: "entries", value: entries.to_string(), expected })
 }
 
+/// Numbers of entries as people write them: `6`, or `3..6` for any from 3 to 6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryRange(pub RangeInclusive<usize>);
+
+impl std::str::FromStr for EntryRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            let value =
+                parse_quantity(text).filter(|value| (0.0..=MOST as f64).contains(value) && value.fract() == 0.0);
+            value.map(|value| value as usize).ok_or_else(|| format!("'{text}': expected a number such as 6, or 3..6"))
+        };
+        let (low, high) = text.split_once("..").unwrap_or((text, text));
+        Ok(Self(number(low)?..=number(high)?))
+    }
+}
+
+impl<'de> Deserialize<'de> for EntryRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(usize),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(number) => Ok(Self(number..=number)),
+            Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
 /// Texts that teach the task: phonebook, examples, question and answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainingBooks {
@@ -103,6 +146,29 @@ impl TrainingBooks {
             let book = Book::draw(&names, entries, &mut draw);
             format!("{} {}\n", book.prompt(), book.entries[book.chosen[2]].1)
         }))
+    }
+}
+
+impl TrainingBooks {
+    /// Writes the texts as JSON lines with the field `text`, an input of `data pack`; returns the bytes of the texts.
+    /// `progress` is told how many are written.
+    pub fn write(&self, path: &Path, progress: &dyn Fn(u64)) -> Result<u64, DataError> {
+        const TOLD_EVERY: u64 = 1024;
+        let texts = self.texts()?;
+        let mut bytes = 0;
+        write_atomic_with(path, |file| {
+            let mut out = BufWriter::new(file);
+            for (number, text) in (1..).zip(texts) {
+                bytes += text.len() as u64;
+                serde_json::to_writer(&mut out, &serde_json::json!({ "text": text }))?;
+                out.write_all(b"\n")?;
+                if number % TOLD_EVERY == 0 {
+                    progress(number);
+                }
+            }
+            out.flush()
+        })?;
+        Ok(bytes)
     }
 }
 

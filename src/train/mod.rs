@@ -13,7 +13,7 @@ pub use evaluate::{Validation, evaluate, open_validation};
 
 use crate::bridge::BridgeError;
 use crate::bridge::profile::phase;
-use crate::config::{RunConfig, StopRule};
+use crate::config::{RunConfig, SaveEvery, StopRule};
 use crate::data::{DataError, PackedDataset};
 use crate::expression::Scope;
 use crate::files::WriteError;
@@ -182,7 +182,11 @@ impl<'a> Trainer<'a> {
         while self.position.step < run.steps() {
             let step = self.position.step;
             let lr = run.lr * run.schedule.at_step(step);
-            let save = self.ranks.leads() && last_saved.elapsed().as_secs_f64() >= run.exec.checkpoint_every_s;
+            let due = match run.exec.checkpoint_every {
+                SaveEvery::Seconds(every) => last_saved.elapsed().as_secs_f64() >= every,
+                every => every.is_due(step + 1, run.batch_tokens()),
+            };
+            let save = self.ranks.leads() && due;
             let (totals, grad_norm) = self.machinery.take(run, &dataset, step, lr, (asked(), save))?;
             let Totals { loss, stop, save } = totals;
             if !loss.is_finite() || !grad_norm.is_finite() {

@@ -305,8 +305,15 @@ fn modified(folder: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
 fn every_committed_study_and_sweep_plans() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let machine = lossfloor::sweep::devices::Machine { gpus: Vec::new(), cores: 2, ..Default::default() };
-    let counts =
-        [("ablations", 20), ("data-scaling", 14), ("flops-scaling", 42), ("lr-batch", 78), ("quick", 24), ("text", 24)];
+    let counts = [
+        ("ablations", 20),
+        ("data-scaling", 14),
+        ("flops-scaling", 42),
+        ("lr-batch", 78),
+        ("phonebook", 5),
+        ("quick", 24),
+        ("text", 24),
+    ];
     let mut seen = Vec::new();
     for entry in std::fs::read_dir(root.join("sweeps")).expect("there").flatten() {
         let sweep = lossfloor::sweep::SweepFile::read(&entry.path(), &[]).expect("reads");

@@ -9,7 +9,7 @@ use super::super::xy::{DataPoint, Direction, PointSet, Reference, XyPanel};
 /// Measurements of one series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EvaluationSeries {
-    /// Its name in the legend; equal names in several panels are one entry and look alike.
+    /// Its name in the legend; equal names in several panels are one entry and look alike. A series alone may have none.
     pub name: String,
     /// By rising x, joined by a line; vertical bars are binomial intervals.
     pub points: Vec<DataPoint>,
@@ -59,7 +59,7 @@ impl Evaluation {
             for series in &part.series {
                 let known = legend.iter().position(|entry| entry.name == series.name);
                 let look = Look(known.unwrap_or(legend.len()));
-                if known.is_none() {
+                if known.is_none() && !series.name.is_empty() {
                     legend.push(LegendEntry::new(&series.name, look, Key::both(Stroke::Own)));
                 }
                 let points = series.points.clone();

@@ -51,6 +51,48 @@ impl GridSearch {
     }
 }
 
+/// Shares of successes on a grid of two settings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GridOfShares {
+    /// Heading; may be empty.
+    pub title: String,
+    /// The setting of the columns with its unit.
+    pub x_label: String,
+    /// Its values, rising.
+    pub x: Vec<f64>,
+    /// The setting of the rows with its unit.
+    pub y_label: String,
+    /// Its values, rising; the lowest row is the first.
+    pub y: Vec<f64>,
+    /// For each value of y the shares by x, 0 to 1; absent where nothing was measured.
+    pub shares: Vec<Vec<Option<f64>>>,
+    /// What shares are of.
+    pub value_label: String,
+    /// Width on paper.
+    pub width: Width,
+}
+
+impl GridOfShares {
+    /// The chart, colours from 0 to 1.
+    pub fn chart(&self) -> Chart {
+        let missing = self.shares.iter().flatten().any(Option::is_none);
+        let panel = HeatMapPanel {
+            title: None,
+            x_label: self.x_label.clone(),
+            y_label: self.y_label.clone(),
+            columns: settings(&self.x),
+            rows: settings(&self.y),
+            values: self.shares.clone(),
+            value_label: self.value_label.clone(),
+            decimals: 2,
+            range: Some((0.0, 1.0)),
+            best: Best::Unmarked,
+        };
+        let note = missing.then(|| "Hatched: no value.".to_owned());
+        Chart::single(&self.title, self.width, panel, Vec::new(), note)
+    }
+}
+
 /// Powers of two as such, other values with as few digits as tell them apart, three if possible.
 fn settings(values: &[f64]) -> Vec<String> {
     let exponent = |value: &f64| Some(value.log2()).filter(|e| e.fract() == 0.0).map(|e| e as i32);

@@ -220,6 +220,21 @@ pub(super) fn grid(width: Width) -> Chart {
     .chart()
 }
 
+fn shares(width: Width) -> Chart {
+    let share = |x: usize, y: usize| (1.1 - 0.15 * x as f64 * (1.0 - 0.1 * y as f64)).clamp(0.0, 1.0);
+    GridOfShares {
+        title: "Needles in a haystack".to_owned(),
+        x_label: "length (tokens)".to_owned(),
+        x: (0..6).map(|i| 1024.0 * 2f64.powi(i)).collect(),
+        y_label: "depth (0 beginning, 1 end)".to_owned(),
+        y: (0..=10).map(|tenth| f64::from(tenth) / 10.0).collect(),
+        shares: (0..=10).map(|y| (0..6).map(|x| ((x, y) != (5, 0)).then(|| share(x, y))).collect()).collect(),
+        value_label: "share of right answers".to_owned(),
+        width,
+    }
+    .chart()
+}
+
 fn evaluation(width: Width) -> Chart {
     const WINDOWS: [f64; 6] = [64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
     let table = [
@@ -368,6 +383,7 @@ fn charts(width: Width) -> Vec<(&'static str, Chart)> {
         ("surface", laws::surface(width)),
         ("forest", forests(width)),
         ("lr_batch", grid(width)),
+        ("needles", shares(width)),
         ("evaluation", evaluation(width)),
         ("loss_curves", loss_curves(width)),
         ("curve_fits", laws::curve_fits(width)),

@@ -1,6 +1,6 @@
 //! `figures` of a study as written.
 
-use super::FitSection;
+use super::StudyFile;
 use crate::analysis::isoflop;
 use crate::expression::Expression;
 use serde::Deserialize;
@@ -20,7 +20,7 @@ pub struct FigureSection {
     #[serde(default)]
     pub fit: String,
     /// Of an evaluation: where its numbers stand.
-    pub evaluation: Option<EvaluationSection>,
+    pub evaluation: Option<EvaluationFigure>,
     /// Of runs at equal compute: where they stand.
     pub isoflop: Option<IsoflopSection>,
     /// Of a grid of two settings: where its losses stand.
@@ -72,6 +72,8 @@ pub enum FigureKind {
 
 /// What a kind of figure is made from.
 enum Source {
+    /// One of the study's evaluations, or a table of shares.
+    Evaluation,
     /// The section that names a table.
     Table(&'static str),
     /// A fit of one scale.
@@ -87,7 +89,7 @@ enum Source {
 impl FigureKind {
     fn source(self) -> Source {
         match self {
-            Self::Evaluation => Source::Table("evaluation"),
+            Self::Evaluation => Source::Evaluation,
             Self::Isoflop => Source::Table("isoflop"),
             Self::Grid => Source::Table("grid"),
             Self::Curves => Source::Table("curves"),
@@ -110,28 +112,35 @@ pub enum PaperWidth {
     Column,
 }
 
-/// `evaluation` of one of `figures`: a table with one row for each series and setting.
+/// `evaluation` of one of `figures`: one of the study's evaluations, or a table with one row for each series and setting.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EvaluationSection {
-    /// The table.
-    pub table: PathBuf,
-    /// Column of the setting, such as a window.
+pub struct EvaluationFigure {
+    /// Which of `evaluations`.
+    pub of: Option<String>,
+    /// A table instead.
+    pub table: Option<PathBuf>,
+    /// Column of the setting, such as a window, or of the course of training, such as tokens.
     pub x: String,
     /// What x is, for people.
     pub x_label: Option<String>,
-    /// Column of the share of successes.
+    /// Column of what was measured; default `value`.
+    #[serde(default = "value")]
     pub y: String,
-    /// Number of trials behind each share, for its binomial interval.
-    pub trials: f64,
-    /// Column that splits the rows.
-    pub group: String,
+    /// Of a table: number of trials behind each share, for its binomial interval. Evaluations have intervals of their own.
+    pub trials: Option<f64>,
+    /// Column that splits the rows; of an evaluation, none for a single series.
+    pub group: Option<String>,
     /// Rows to take.
     #[serde(rename = "where")]
     pub condition: Option<String>,
     /// Horizontal lines, by what they are: a series without a setting.
     #[serde(default)]
     pub references: BTreeMap<String, f64>,
+}
+
+fn value() -> String {
+    "value".to_owned()
 }
 
 /// `isoflop` of one of `figures`: a table with one row for each run.
@@ -192,41 +201,60 @@ pub struct CurvesSection {
 }
 
 impl FigureSection {
-    /// The table that it shows beside or instead of a fit, and which rows of it.
-    fn rows(&self) -> Option<(&Path, Option<&str>)> {
-        let of = match self.kind {
-            FigureKind::Evaluation => self.evaluation.as_ref().map(|section| (&section.table, &section.condition)),
+    /// The table that it shows beside or instead of a fit, where it is not one of the study's evaluations.
+    pub(in crate::study) fn table(&self) -> Option<&Path> {
+        match self.kind {
+            FigureKind::Evaluation => self.evaluation.as_ref()?.table.as_deref(),
             FigureKind::Isoflop | FigureKind::Allocation => {
-                self.isoflop.as_ref().map(|section| (&section.table, &section.condition))
+                self.isoflop.as_ref().map(|section| section.table.as_path())
             }
-            FigureKind::Grid => self.grid.as_ref().map(|section| (&section.table, &section.condition)),
-            FigureKind::Curves => self.curves.as_ref().map(|section| (&section.table, &section.condition)),
+            FigureKind::Grid => self.grid.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Curves => self.curves.as_ref().map(|section| section.table.as_path()),
             FigureKind::Loss
             | FigureKind::Reducible
             | FigureKind::Profiles
             | FigureKind::Forest
             | FigureKind::Surface => None,
+        }
+    }
+
+    /// The evaluation of the study that it shows.
+    pub(in crate::study) fn evaluation(&self) -> Option<&str> {
+        self.evaluation.as_ref().filter(|_| self.kind == FigureKind::Evaluation)?.of.as_deref()
+    }
+
+    /// Which rows of that it shows.
+    fn condition(&self) -> Option<&str> {
+        match self.kind {
+            FigureKind::Evaluation => self.evaluation.as_ref()?.condition.as_deref(),
+            FigureKind::Isoflop | FigureKind::Allocation => self.isoflop.as_ref()?.condition.as_deref(),
+            FigureKind::Grid => self.grid.as_ref()?.condition.as_deref(),
+            FigureKind::Curves => self.curves.as_ref()?.condition.as_deref(),
+            FigureKind::Loss
+            | FigureKind::Reducible
+            | FigureKind::Profiles
+            | FigureKind::Forest
+            | FigureKind::Surface => None,
+        }
+    }
+
+    /// Refuses a figure that shows nothing of `study`: what is wrong with it.
+    pub(super) fn check(&self, study: &StudyFile) -> Result<(), String> {
+        if let Some(Err(error)) = self.condition().map(Expression::parse) {
+            return Err(format!("where: {error}"));
+        }
+        match self.kind.source() {
+            Source::Evaluation => self.check_evaluation(study),
+            Source::Table(section) if self.table().is_none() => Err(format!("kind {section} needs {section}: {{...}}")),
+            Source::Table(_) => Ok(()),
+            source => self.check_fit(&source, study),
+        }
+    }
+
+    fn check_fit(&self, source: &Source, study: &StudyFile) -> Result<(), String> {
+        let Some(fit) = study.fits.iter().find(|fit| fit.name == self.fit) else {
+            return Err(format!("shows '{}', which is none of fits", self.fit));
         };
-        of.map(|(table, condition)| (table.as_path(), condition.as_deref()))
-    }
-
-    /// The table that it shows beside or instead of a fit.
-    pub(in crate::study) fn table(&self) -> Option<&Path> {
-        self.rows().map(|(table, _)| table)
-    }
-
-    /// What is wrong with it, given the fit that it names.
-    pub(super) fn check(&self, fit: Option<&FitSection>) -> Result<(), String> {
-        let name = &self.name;
-        if let Some(Err(error)) = self.rows().and_then(|(_, condition)| condition).map(Expression::parse) {
-            return Err(format!("{name}: where: {error}"));
-        }
-        let source = self.kind.source();
-        if let Source::Table(section) = source {
-            let missing = format!("{name}: kind {section} needs {section}: {{...}}");
-            return if self.rows().is_none() { Err(missing) } else { Ok(()) };
-        }
-        let Some(fit) = fit else { return Err(format!("{name} shows '{}', which is none of fits", self.fit)) };
         let form = &fit.form;
         let problem = match source {
             Source::OneScale if !fit.is_of_one_scale() => format!("a form of one scale, which {form} is not"),
@@ -235,10 +263,28 @@ impl FigureSection {
                 format!("a form with a best N and D by compute, such as chinchilla; {form} is none")
             }
             Source::Comparison if fit.compare.is_none() => {
-                return Err(format!("{name} shows differences: fit '{}' needs compare: {{}}", self.fit));
+                return Err(format!("shows differences: fit '{}' needs compare: {{}}", self.fit));
             }
             _ => return Ok(()),
         };
-        Err(format!("{name}: its fit '{}' has to be of {problem}", self.fit))
+        Err(format!("its fit '{}' has to be of {problem}", self.fit))
+    }
+
+    fn check_evaluation(&self, study: &StudyFile) -> Result<(), String> {
+        let Some(figure) = &self.evaluation else { return Err("kind evaluation needs evaluation: {...}".to_owned()) };
+        match (&figure.of, &figure.table) {
+            (Some(name), None) if !study.evaluations.iter().any(|section| section.name == *name) => {
+                Err(format!("shows '{name}', which is none of evaluations"))
+            }
+            (Some(_), None) if figure.trials.is_some() => {
+                Err("evaluation.trials is for a table: an evaluation has intervals of its own".to_owned())
+            }
+            (Some(_), None) => Ok(()),
+            (None, Some(_)) if figure.trials.is_none() || figure.group.is_none() => {
+                Err("evaluation of a table needs trials and group".to_owned())
+            }
+            (None, Some(_)) => Ok(()),
+            _ => Err("evaluation needs either of: NAME or table: FILE".to_owned()),
+        }
     }
 }

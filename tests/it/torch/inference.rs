@@ -121,6 +121,16 @@ fn questions_are_asked_and_bad_ones_refused() {
     assert!(rows.iter().all(|row| row["n"] == 64 && row["low"].as_f64() <= row["value"].as_f64()));
     let needles = json(at, &["eval", run, "--task", "niah", "--lengths", "600", "--repeats", "1"]);
     assert_eq!(needles["rows"].as_array().expect("rows").len(), 11);
+    let map = ["eval", run, "--task", "niah", "--lengths", "600,800", "--repeats", "1", "--plot", "map.svg"];
+    assert_eq!(json(at, &map)["rows"].as_array().expect("rows").len(), 22);
+    let svg = std::fs::read_to_string(at.join("map.svg")).expect("drawn");
+    assert!(svg.contains("depth (0 beginning, 1 end)") && svg.contains("share of right answers"), "{svg}");
+    let far = ["eval", run, "--task", "phonebook", "--entries", "5,9", "--by", "entries,distance", "--plot", "far.svg"];
+    for row in json(at, &far)["rows"].as_array().expect("rows") {
+        assert_eq!(row["below"].as_u64(), row["from"].as_u64().map(|from| 2 * from), "{row}");
+    }
+    let svg = std::fs::read_to_string(at.join("far.svg")).expect("drawn");
+    assert!(svg.contains("entries 5") && svg.contains("entries 9"), "{svg}");
 
     for (arguments, word) in [
         (vec!["generate", run, "--prompt", "a", "--temperature", "-1"], "--temperature is -1"),
@@ -129,6 +139,7 @@ fn questions_are_asked_and_bad_ones_refused() {
         (vec!["generate", "run.yaml", "--prompt", "a"], "run.yaml"),
         (vec!["eval", run, "--task", "recall"], "not of a synthetic corpus"),
         (vec!["eval", run, "--task", "niah", "--needles", "4:1"], "KEYS:ASKED:VALUES"),
+        (vec!["eval", run, "--task", "phonebook", "--by", "length"], "length is no part of phonebook"),
         (vec!["eval", "nowhere", "--task", "loss"], "nowhere"),
     ] {
         let said = refused(at, &arguments);

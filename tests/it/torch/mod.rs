@@ -2,6 +2,7 @@
 
 mod bench;
 mod decoding;
+mod evaluations;
 mod golden;
 mod gpu;
 mod gpu_decoding;
