@@ -198,7 +198,7 @@ fn describe_json(model: &ModelConfig, architecture: &dyn Architecture, args: &De
             "bytes_per_sequence": cache.bytes_per_sequence,
             "full_kv_reads_per_token": cache.full_kv_reads,
         },
-        "decoding_memory_bytes": DecodeMemory::of(model, 2, 1, args.context as usize, args.context as usize).total(),
+        "decoding_memory_bytes": DecodeMemory::of(model, 2, 1, args.context, args.context).total(),
         "training_memory_bytes": TrainingMemory::of(model, args.context as u64, 2).total(),
         "layers": layers,
     }))
@@ -210,7 +210,7 @@ fn describe_text(model: &ModelConfig, architecture: &dyn Architecture, args: &De
     let flops = FlopsPerToken::of(model, architecture, args.context);
     let cache = DecodeCache::of(model, 2);
     let memory = TrainingMemory::of(model, args.context as u64, 2);
-    let decoding = DecodeMemory::of(model, 2, 1, args.context as usize, args.context as usize);
+    let decoding = DecodeMemory::of(model, 2, 1, args.context, args.context);
 
     let mut table = output::table(&["layer", "mixer", "window", "saves", "read by"]);
     for (index, layer) in model.layers.iter().enumerate() {

@@ -79,13 +79,13 @@ mod tests {
              GiB is free. Process 802 has 518.00 MiB memory in use. See documentation\nException raised from malloc\n"
                 .to_owned(),
         ));
-        let panic = std::panic::catch_unwind(|| error.unwrap()).unwrap_err();
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| error.unwrap())).unwrap_err();
         let (status, said) = told_by(panic.as_ref());
         let line = "CUDA out of memory. Tried to allocate 62.50 GiB. GPU 0 has a total capacity of 139.80 GiB of \
                     which 11.44 GiB is free";
         assert_eq!((status, said.as_str()), (ExitStatus::OutOfMemory, line));
         let shapes: Result<(), _> = Err(tch::TchError::Torch("size mismatch".to_owned()));
-        let panic = std::panic::catch_unwind(|| shapes.unwrap()).unwrap_err();
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shapes.unwrap())).unwrap_err();
         assert_eq!(told_by(panic.as_ref()), (ExitStatus::Internal, "size mismatch".to_owned()));
         assert_eq!(told_by(&"one\ntwo"), (ExitStatus::Internal, "one".to_owned()));
     }
