@@ -8,9 +8,7 @@ use crate::evaluate::{EvaluateError, OnProgress, Subject, evaluate};
 use crate::plot::Palette;
 use crate::runs::RunFolder;
 use crate::tasks::Tag;
-use crate::tasks::measurement::{
-    CorpusRows, Evaluation, FOUND, Measurement, NeedleCounts, NeedleTask, PhonebookTask, Row,
-};
+use crate::tasks::measurement::{CorpusRows, Evaluation, FOUND, Measurement, NeedleTask, PhonebookTask, Row};
 use crate::train::device_name;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -49,8 +47,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     haystack: Option<PathBuf>,
     /// niah: keys with values, keys asked for, and values of a key, as KEYS:ASKED:VALUES
-    #[arg(long, value_name = "K:A:V", default_value_t = NeedleCounts::default())]
-    needles: NeedleCounts,
+    #[arg(long, value_name = "K:A:V", default_value = "1:1:1")]
+    needles: String,
     /// niah: of drawn questions
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -85,11 +83,11 @@ enum Task {
 }
 
 impl EvalArgs {
-    fn measurement(&self) -> Measurement {
+    fn measurement(&self) -> anyhow::Result<Measurement> {
         let rows =
             || CorpusRows { data: self.data.clone(), rows: self.rows, length: self.length.map(|length| length as u64) };
         let by = |standard: Vec<Tag>| self.by.clone().unwrap_or(standard);
-        match self.task {
+        Ok(match self.task {
             Task::Loss => Measurement::Loss(rows()),
             Task::Recall => Measurement::Recall(rows()),
             Task::Phonebook => Measurement::Phonebook(PhonebookTask {
@@ -101,16 +99,16 @@ impl EvalArgs {
                 lengths: self.lengths.iter().map(|&length| length as u64).collect(),
                 repeats: self.repeats,
                 haystack: self.haystack.clone(),
-                needles: self.needles,
+                needles: self.needles.parse().map_err(|problem| usage(format!("--needles: {problem}")))?,
                 seed: self.seed,
                 by: by(NeedleTask::default().by),
             }),
-        }
+        })
     }
 }
 
 pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
-    let measurement = args.measurement();
+    let measurement = args.measurement()?;
     measurement.check().map_err(usage)?;
     if let Some(file) = &args.plot {
         picture::check("--plot", file)?;
