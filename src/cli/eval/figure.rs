@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// What bars are, where values are shares of right answers and where they are means.
 const OF_SHARES: &str = "Bars: 95 % Wilson intervals of the questions.";
+/// The same where shares are of questions in a range of distances.
+const OF_RANGES: &str = "Bars: 95 % Wilson intervals of the questions; across, the range of distances.";
 const OF_MEANS: &str = "Bars: 1.96 standard errors to either side; across, the range that a mean is over.";
 
 /// The figure that suits a task: shares of right answers by what they are counted by, losses by place or distance.
@@ -83,8 +85,9 @@ fn shares(evaluation: &Evaluation) -> Chart {
         Tag::Distance => Axis::log("distance of the answer from the end (tokens)"),
     };
     let title = if evaluation.task == "niah" { "Needles in a haystack" } else { "Phonebook" };
-    let y = Axis::linear("share of right answers").within(0.0, 1.0);
-    of_panel(title, EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, OF_SHARES)
+    let y = Axis::shares("share of right answers");
+    let note = if along == Tag::Distance { OF_RANGES } else { OF_SHARES };
+    of_panel(title, EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, note)
 }
 
 /// Shares by length and depth.
