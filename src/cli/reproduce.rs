@@ -1,14 +1,16 @@
 //! `lossfloor reproduce`: a whole study, each step only where it is needed.
 
 use super::data::Bar;
-use super::sweep::{failure, finished, machine, observer, run_plan, status, stop_requests};
+use super::sweep::{failure, finished, machine, observer, run_plan, status};
 use super::{ExitStatus, exit, output, usage};
 use crate::study::{Evaluated, PendingEvaluation, Step, Study, StudyError, Unmeasured};
 use crate::sweep::SweepPlan;
+use anyhow::Context;
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// `lossfloor reproduce`
@@ -161,19 +163,35 @@ fn evaluations(study: &Study, plan: Option<&SweepPlan>, diary: &mut Diary) -> an
     Ok(Evaluations { evaluated, unmeasured, interrupted })
 }
 
+/// Whether SIGINT or SIGTERM has come: the checkpoint at work is finished first. The next one ends the process at once,
+/// which costs no more than that checkpoint.
+fn stop_request() -> anyhow::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let listen = || -> std::io::Result<()> {
+            let status = ExitStatus::Interrupted as i32;
+            signal_hook::flag::register_conditional_shutdown(signal, status, asked.clone())?;
+            signal_hook::flag::register(signal, asked.clone())?;
+            Ok(())
+        };
+        listen().context("cannot listen for Ctrl-C")?;
+    }
+    Ok(asked)
+}
+
 /// Measures one checkpoint after another; those that could not be, and whether somebody asked to stop.
 fn measure_all(pending: &[PendingEvaluation]) -> anyhow::Result<(Vec<Unmeasured>, bool)> {
     let mut failed = Vec::new();
     if pending.is_empty() {
         return Ok((failed, false));
     }
-    let asked = stop_requests()?;
+    let asked = stop_request()?;
     let bar = std::io::stderr().is_terminal().then(|| {
         let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} checkpoints {eta:>4}");
         indicatif::ProgressBar::new(pending.len() as u64).with_style(style.expect("the template is well-formed"))
     });
     for (done, one) in pending.iter().enumerate() {
-        if asked.load(Ordering::Relaxed) > 0 {
+        if asked.load(Ordering::Relaxed) {
             break;
         }
         if let Some(bar) = &bar {
@@ -193,7 +211,7 @@ fn measure_all(pending: &[PendingEvaluation]) -> anyhow::Result<(Vec<Unmeasured>
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    Ok((failed, asked.load(Ordering::Relaxed) > 0))
+    Ok((failed, asked.load(Ordering::Relaxed)))
 }
 
 /// Measures a checkpoint and keeps the result beside its run's record.

@@ -62,6 +62,11 @@ impl Axis {
         Self { ticks: if few { Ticks::Values(levels) } else { Ticks::Auto }, ..axis }
     }
 
+    /// A linear axis for shares from 0 to 1, with room for the markers of either.
+    pub fn shares(label: impl Into<String>) -> Self {
+        Self::linear(label).within(-0.03, 1.03)
+    }
+
     /// The same axis from `lo` to `hi`.
     pub fn within(mut self, lo: f64, hi: f64) -> Self {
         self.range = Some((lo, hi));

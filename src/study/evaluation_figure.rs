@@ -96,7 +96,7 @@ fn own_chart(
     let panel = EvaluationPanel {
         title: None,
         x: Axis::over(figure.x_label.as_ref().unwrap_or(&figure.x), &xs),
-        y: if share { Axis::linear(label).within(0.0, 1.0) } else { Axis::linear(label) },
+        y: if share { Axis::shares(label) } else { Axis::linear(label) },
         series,
         references: references(figure),
     };

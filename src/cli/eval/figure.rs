@@ -6,8 +6,11 @@ use crate::tasks::Tag;
 use crate::tasks::measurement::{Evaluation, Measurement, Row};
 use serde_json::Value;
 
-/// What bars are, where values are shares of right answers and where they are means.
+/// What bars are where values are shares of right answers.
 const OF_SHARES: &str = "Bars: 95 % Wilson intervals of the questions.";
+/// The same where each share is of a range of distances.
+const OF_RANGES: &str = "Bars: 95 % Wilson intervals of the questions; across, the range of distances.";
+/// What they are where values are mean losses.
 const OF_MEANS: &str = "Bars: 1.96 standard errors to either side; across, the range that a mean is over.";
 
 /// The figure that suits a task: shares of right answers by what they are counted by, losses by place or distance.
@@ -82,9 +85,11 @@ fn shares(evaluation: &Evaluation) -> Chart {
         Tag::Depth => Axis::linear("depth of the answer (0 beginning, 1 end)"),
         Tag::Distance => Axis::log("distance of the answer from the end (tokens)"),
     };
-    let title = if evaluation.task == "niah" { "Needles in a haystack" } else { "Phonebook" };
-    let y = Axis::linear("share of right answers").within(0.0, 1.0);
-    of_panel(title, EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, OF_SHARES)
+    let needles = matches!(evaluation.settings, Measurement::Niah(_));
+    let title = if needles { "Needles in a haystack" } else { "Phonebook" };
+    let y = Axis::shares("share of right answers");
+    let note = if along == Tag::Distance { OF_RANGES } else { OF_SHARES };
+    of_panel(title, EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, note)
 }
 
 /// Shares by length and depth.

@@ -319,7 +319,7 @@ fn story(plan: &SweepPlan, event: &Event) -> Option<(&'static str, serde_json::V
 }
 
 /// Counts SIGINT and SIGTERM from now on, in place of dying of them.
-pub(super) fn stop_requests() -> anyhow::Result<Arc<AtomicUsize>> {
+fn stop_requests() -> anyhow::Result<Arc<AtomicUsize>> {
     let asked = Arc::new(AtomicUsize::new(0));
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
         .context("cannot listen for Ctrl-C")?;

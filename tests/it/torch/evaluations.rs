@@ -125,8 +125,8 @@ fn a_study_evaluates_every_checkpoint_once() {
     assert_eq!(modified(&growth), before);
 
     // Other settings want the checkpoints: one is unreadable, those of the other run are gone.
-    let others = place.kept("record.json").into_iter().map(|file| file.parent().expect("a run").to_owned());
-    let other = others.filter(|folder| *folder != run).last().expect("two runs");
+    let mut others = place.kept("record.json").into_iter().map(|file| file.parent().expect("a run").to_owned());
+    let other = others.find(|folder| *folder != run).expect("two runs");
     std::fs::write(other.join("checkpoint/step-00000004.safetensors"), "no tensors").expect("written");
     place.write("study.yaml", &STUDY.replace("entries: [3, 5]", "entries: [3, 4]"));
     let output = place.reproduce(&[]);

@@ -125,7 +125,8 @@ fn questions_are_asked_and_bad_ones_refused() {
     assert_eq!(json(at, &map)["rows"].as_array().expect("rows").len(), 22);
     let svg = std::fs::read_to_string(at.join("map.svg")).expect("drawn");
     assert!(svg.contains("depth (0 beginning, 1 end)") && svg.contains("share of right answers"), "{svg}");
-    let far = ["eval", run, "--task", "phonebook", "--entries", "5,9", "--by", "entries,distance", "--plot", "far.svg"];
+    let by = ["--entries", "5,9", "--measurements", "1", "--by", "entries,distance", "--plot", "far.svg"];
+    let far = [&["eval", run, "--task", "phonebook"], by.as_slice()].concat();
     for row in json(at, &far)["rows"].as_array().expect("rows") {
         assert_eq!(row["below"].as_u64(), row["from"].as_u64().map(|from| 2 * from), "{row}");
     }
