@@ -72,21 +72,24 @@ fn first_line(said: &str) -> &str {
 mod tests {
     use super::*;
 
+    fn failed(said: &str) -> Result<(), tch::TchError> {
+        Err(tch::TchError::Torch(said.to_owned()))
+    }
+
+    fn told(outcome: Result<(), tch::TchError>) -> (ExitStatus, String) {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| outcome.unwrap()));
+        told_by(panic.unwrap_err().as_ref())
+    }
+
     #[test]
     fn a_panic_is_told_in_one_line() {
-        let error: Result<(), _> = Err(tch::TchError::Torch(
-            "CUDA out of memory. Tried to allocate 62.50 GiB. GPU 0 has a total capacity of 139.80 GiB of which 11.44 \
-             GiB is free. Process 802 has 518.00 MiB memory in use. See documentation\nException raised from malloc\n"
-                .to_owned(),
-        ));
-        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| error.unwrap())).unwrap_err();
-        let (status, said) = told_by(panic.as_ref());
+        let of_memory = "CUDA out of memory. Tried to allocate 62.50 GiB. GPU 0 has a total capacity of 139.80 GiB of \
+                         which 11.44 GiB is free. Process 802 has 518.00 MiB memory in use. See documentation\n\
+                         Exception raised from malloc\n";
         let line = "CUDA out of memory. Tried to allocate 62.50 GiB. GPU 0 has a total capacity of 139.80 GiB of \
                     which 11.44 GiB is free";
-        assert_eq!((status, said.as_str()), (ExitStatus::OutOfMemory, line));
-        let shapes: Result<(), _> = Err(tch::TchError::Torch("size mismatch".to_owned()));
-        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shapes.unwrap())).unwrap_err();
-        assert_eq!(told_by(panic.as_ref()), (ExitStatus::Internal, "size mismatch".to_owned()));
+        assert_eq!(told(failed(of_memory)), (ExitStatus::OutOfMemory, line.to_owned()));
+        assert_eq!(told(failed("size mismatch")), (ExitStatus::Internal, "size mismatch".to_owned()));
         assert_eq!(told_by(&"one\ntwo"), (ExitStatus::Internal, "one".to_owned()));
     }
 }
