@@ -231,6 +231,32 @@ pub trait Scope {
     }
 }
 
+/// A row of a table: the values of its columns, null where it has none.
+pub struct TableRow<'a> {
+    /// Names of the columns.
+    pub columns: &'a [String],
+    /// One for each column.
+    pub values: Vec<Value>,
+}
+
+impl Scope for TableRow<'_> {
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.columns.iter().position(|column| column == key).map(|at| &self.values[at])
+    }
+
+    fn knows(&self, key: &str) -> bool {
+        self.columns.iter().any(|column| column == key)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.columns.iter().map(String::as_str).collect()
+    }
+
+    fn unknown(&self) -> (&str, &str) {
+        ("there is no column", "see the first line of the table")
+    }
+}
+
 impl Expression {
     /// Parses a condition.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {

@@ -67,13 +67,13 @@ pub(super) fn gated_product(x: &Tensor, w: &Tensor) -> Tensor {
     launch(Sums::Gated, x, w)
 }
 
-/// An empty result [.., out], and blocks for it.
-fn outputs(sums: Sums, x: &Tensor, w: &Tensor) -> (Tensor, (i64, i64, i64)) {
+/// An empty result [.., out], its `out`, and blocks for it.
+fn outputs(sums: Sums, x: &Tensor, w: &Tensor) -> (Tensor, i64, (i64, i64, i64)) {
     let outputs = w.size()[0] / sums.halves();
     let mut size = x.size();
     *size.last_mut().expect("a tensor with axes") = outputs;
     let kind = if sums == Sums::Logits { Kind::Float } else { Kind::BFloat16 };
-    (Tensor::empty(&size, (kind, x.device())), (ceil(outputs, OUTPUTS), 1, 1))
+    (Tensor::empty(&size, (kind, x.device())), outputs, (ceil(outputs, OUTPUTS), 1, 1))
 }
 
 fn launch(sums: Sums, x: &Tensor, w: &Tensor) -> Tensor {
@@ -86,11 +86,10 @@ fn launch(sums: Sums, x: &Tensor, w: &Tensor) -> Tensor {
         (Sums::Gated, true) => "skinny_swiglu_8",
         (Sums::Gated, false) => "skinny_swiglu_16",
     };
-    let (y, grid) = outputs(sums, x, w);
+    let (y, outputs, grid) = outputs(sums, x, w);
     let warps = ceil(inputs, SPAN).min(MOST_WARPS);
     let shape = Shape { grid, block: (32 * warps, 1), shared: warps * sums.shared() };
-    let width = w.size()[0] / sums.halves();
-    let arguments = arguments![x, w, &y, rows as i32, inputs as i32, width as i32, row_stride(x)];
+    let arguments = arguments![x, w, &y, rows as i32, inputs as i32, outputs as i32, row_stride(x)];
     run_early(&SOURCE, name, x.device(), shape, &arguments);
     y
 }
@@ -127,7 +126,7 @@ pub(super) fn normed_gated_product(step: &NormStep, w: &Tensor) -> Tensor {
 
 fn launch_with_norm(sums: Sums, name: &'static str, step: &NormStep, w: &Tensor) -> Tensor {
     let (rows, inputs) = rows_and_width(&step.x);
-    let (y, grid) = outputs(sums, &step.x, w);
+    let (y, outputs, grid) = outputs(sums, &step.x, w);
     let shared = MOST_WARPS * sums.shared() + 2 * rows * inputs;
     let shape = Shape { grid, block: (32 * MOST_WARPS, 1), shared };
     let arguments = arguments![
@@ -141,7 +140,7 @@ fn launch_with_norm(sums: Sums, name: &'static str, step: &NormStep, w: &Tensor)
         step.scales.output as f32,
         rows as i32,
         inputs as i32,
-        (w.size()[0] / sums.halves()) as i32
+        outputs as i32
     ];
     run_early(&SOURCE, name, step.x.device(), shape, &arguments);
     y

@@ -6,8 +6,8 @@ use crate::analysis::forms::{FLOPS_PER_PARAMETER_TOKEN, Inputs};
 use crate::analysis::isoflop::{self, Method, Optimum, Size, budgets, optima, power_law};
 use crate::analysis::{Columns, FrameError, Row, Sample, Table, display, ends};
 use crate::expression::Expression;
-use crate::plot::figures::{Budget, GridSearch, Isoflop, LossCurves, RunCurve, Valley};
-use crate::plot::{Axis, Chart, DataPoint, Span};
+use crate::plot::figures::{Budget, Isoflop, LossCurves, RunCurve, SettingGrid, Valley};
+use crate::plot::{Axis, Best, Chart, DataPoint, Span};
 
 /// Points of a drawn curve.
 const SAMPLES: usize = 60;
@@ -131,16 +131,17 @@ fn grid_chart(section: &FigureSection, of: &GridSection) -> Result<Chart, StudyE
         let here = table.rows.iter().filter(|row| row.inputs == [x, y]).map(|row| row.y);
         here.min_by(f64::total_cmp)
     };
-    let figure = GridSearch {
+    let figure = SettingGrid {
         title: section.title.clone().unwrap_or_default(),
         x_label: of.x_label.clone().unwrap_or_else(|| of.x.clone()),
         y_label: section.y_label.clone().unwrap_or_else(|| of.y.clone()),
-        losses: y.iter().map(|y| x.iter().map(|x| least(*x, *y)).collect()).collect(),
+        values: y.iter().map(|y| x.iter().map(|x| least(*x, *y)).collect()).collect(),
         x,
         y,
         value_label: of.loss.clone(),
         decimals: 3,
         range: None,
+        best: Best::Least,
         width: section.width.into(),
     };
     Ok(figure.chart())

@@ -1,7 +1,7 @@
 //! [`TidyTable`]: rows of named values, one observation each.
 
 use crate::analysis::FrameError;
-use crate::expression::{Expression, Scope};
+use crate::expression::{Expression, TableRow};
 use crate::report::results::ResultsError;
 use crate::tasks::measurement::{FOUND, Row};
 use serde_json::Value;
@@ -45,7 +45,10 @@ impl TidyTable {
         let condition = condition.map(Expression::parse).transpose()?;
         let holds = |row: &&Row| match &condition {
             None => Ok(true),
-            Some(condition) => condition.holds(&TidyScope { columns: &self.columns, row }),
+            Some(condition) => {
+                let values = self.columns.iter().map(|column| row.get(column).cloned().unwrap_or_default()).collect();
+                condition.holds(&TableRow { columns: &self.columns, values })
+            }
         };
         let rows = self.rows.iter().map(|row| Ok(holds(&row)?.then_some(row)));
         Ok(rows.collect::<Result<Vec<_>, FrameError>>()?.into_iter().flatten().collect())
@@ -76,30 +79,6 @@ pub(super) fn shown(value: Option<&Value>) -> String {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
-    }
-}
-
-/// A row as a condition sees it.
-struct TidyScope<'a> {
-    columns: &'a [String],
-    row: &'a Row,
-}
-
-impl Scope for TidyScope<'_> {
-    fn value(&self, key: &str) -> Option<&Value> {
-        self.row.get(key).or_else(|| self.knows(key).then_some(&Value::Null))
-    }
-
-    fn knows(&self, key: &str) -> bool {
-        self.columns.iter().any(|column| column == key)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.columns.iter().map(String::as_str).collect()
-    }
-
-    fn unknown(&self) -> (&str, &str) {
-        ("there is no column", "see the first line of the table")
     }
 }
 

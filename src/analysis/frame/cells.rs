@@ -2,7 +2,7 @@
 
 use super::FrameError;
 use super::error::plain;
-use crate::expression::{Expression, Scope};
+use crate::expression::{Expression, TableRow};
 use crate::units;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
@@ -78,7 +78,7 @@ impl Cells {
     pub(in crate::analysis) fn rows_where(&self, condition: Option<&Expression>) -> Result<Vec<&TextRow>, FrameError> {
         let mut kept = Vec::with_capacity(self.rows.len());
         for row in &self.rows {
-            let scope = RowScope::new(&self.columns, &row.1);
+            let scope = scope(&self.columns, &row.1);
             if condition.map_or(Ok(true), |condition| condition.holds(&scope))? {
                 kept.push(row);
             }
@@ -97,37 +97,12 @@ pub(in crate::analysis) const POSITIVE: (&str, fn(f64) -> bool) =
     ("positive number", |value| value.is_finite() && value > 0.0);
 
 /// A row as a condition sees it: numbers where the text is one.
-struct RowScope<'a> {
-    columns: &'a [String],
-    values: Vec<serde_json::Value>,
-}
-
-impl<'a> RowScope<'a> {
-    fn new(columns: &'a [String], cells: &[Option<String>]) -> Self {
-        let value = |cell: &Option<String>| match cell.as_deref() {
-            None | Some("") => serde_json::Value::Null,
-            Some(text) => units::parse_quantity(text).map_or_else(|| text.into(), |number| serde_json::json!(number)),
-        };
-        Self { columns, values: cells.iter().map(value).collect() }
-    }
-}
-
-impl Scope for RowScope<'_> {
-    fn value(&self, key: &str) -> Option<&serde_json::Value> {
-        self.columns.iter().position(|column| column == key).map(|at| &self.values[at])
-    }
-
-    fn knows(&self, key: &str) -> bool {
-        self.columns.iter().any(|column| column == key)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.columns.iter().map(String::as_str).collect()
-    }
-
-    fn unknown(&self) -> (&str, &str) {
-        ("there is no column", "see the first line of the table")
-    }
+fn scope<'a>(columns: &'a [String], cells: &[Option<String>]) -> TableRow<'a> {
+    let value = |cell: &Option<String>| match cell.as_deref() {
+        None | Some("") => serde_json::Value::Null,
+        Some(text) => units::parse_quantity(text).map_or_else(|| text.into(), |number| serde_json::json!(number)),
+    };
+    TableRow { columns, values: cells.iter().map(value).collect() }
 }
 
 fn parse_csv(bytes: &[u8]) -> Result<Parsed, String> {

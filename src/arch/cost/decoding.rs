@@ -5,6 +5,17 @@ use super::{ParamCount, attention_values};
 
 const FP32_BYTES: u64 = 4;
 
+/// Bytes of one token's keys and values in one layer.
+fn key_value_bytes(model: &ModelConfig, element: u64) -> u64 {
+    2 * model.shape.kv_width() as u64 * element
+}
+
+/// Bytes of a sequence's convolution tails and scan states in one layer.
+fn state_bytes(model: &ModelConfig, element: u64) -> u64 {
+    let inner = (MAMBA_EXPAND * model.shape.d_model) as u64;
+    inner * ((MAMBA_D_CONV as u64 - 1) * element + MAMBA_D_STATE as u64 * FP32_BYTES)
+}
+
 /// Bytes that decoding keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecodeCache {
@@ -20,8 +31,7 @@ impl DecodeCache {
     /// Cache of `model` with activations of `element` bytes; scan states are fp32. Cross-attention and gated memory units
     /// keep nothing of their own.
     pub fn of(model: &ModelConfig, element: u64) -> Self {
-        let kv_token = 2 * model.shape.kv_width() as u64 * element;
-        let inner = (MAMBA_EXPAND * model.shape.d_model) as u64;
+        let kv_token = key_value_bytes(model, element);
         let mut cache = Self::default();
         for layer in &model.layers {
             match layer.mixer {
@@ -33,10 +43,7 @@ impl DecodeCache {
                     cache.bytes_per_sequence += (window as u64 - 1) * kv_token;
                 }
                 MixerSpec::CrossAttention { .. } => cache.full_kv_reads += 1,
-                MixerSpec::Mamba => {
-                    cache.bytes_per_sequence +=
-                        inner * ((MAMBA_D_CONV as u64 - 1) * element + MAMBA_D_STATE as u64 * FP32_BYTES);
-                }
+                MixerSpec::Mamba => cache.bytes_per_sequence += state_bytes(model, element),
                 MixerSpec::GatedMemoryUnit { .. } => {}
             }
         }
@@ -61,13 +68,12 @@ pub struct DecodeTraffic {
 impl DecodeTraffic {
     /// Of `model` with weights and caches of `element` bytes; scan states are fp32.
     pub fn of(model: &ModelConfig, element: u64) -> Self {
-        let (element, shape) = (element as f64, &model.shape);
+        let shape = &model.shape;
         let count = ParamCount::of(model);
         let readout = (shape.vocab_size * shape.d_model) as f64;
-        let key = 2.0 * shape.kv_width() as f64 * element;
-        let inner = (MAMBA_EXPAND * shape.d_model) as f64;
+        let key = key_value_bytes(model, element) as f64;
         let mut traffic = Self {
-            weights: (count.matrix as f64 + readout) * element + count.vector as f64 * FP32_BYTES as f64,
+            weights: (count.matrix as f64 + readout) * element as f64 + count.vector as f64 * FP32_BYTES as f64,
             per_context_token: 0.0,
             windows: Vec::new(),
             states: 0.0,
@@ -78,10 +84,7 @@ impl DecodeTraffic {
                     traffic.per_context_token += key;
                 }
                 MixerSpec::Attention { window: Some(window), .. } => traffic.windows.push((window as f64, key)),
-                MixerSpec::Mamba => {
-                    let tail = (MAMBA_D_CONV - 1) as f64 * element;
-                    traffic.states += 2.0 * inner * (tail + (MAMBA_D_STATE as u64 * FP32_BYTES) as f64);
-                }
+                MixerSpec::Mamba => traffic.states += 2.0 * state_bytes(model, element) as f64,
                 MixerSpec::GatedMemoryUnit { .. } => {}
             }
         }

@@ -1,7 +1,7 @@
 //! The figure of one evaluation.
 
-use crate::plot::figures::{Evaluation as Figure, EvaluationPanel, EvaluationSeries, GridOfShares};
-use crate::plot::{Axis, Chart, DataPoint, Span};
+use crate::plot::figures::{Evaluation as Figure, EvaluationPanel, EvaluationSeries, SettingGrid};
+use crate::plot::{Axis, Best, Chart, DataPoint, Span};
 use crate::tasks::Tag;
 use crate::tasks::measurement::{Evaluation, Measurement, Row};
 use serde_json::Value;
@@ -100,15 +100,18 @@ fn cells(evaluation: &Evaluation) -> Chart {
         let here = |row: &&Row| number(row, "length") == Some(length) && number(row, "depth") == Some(depth);
         rows.iter().find(here).and_then(|row| number(row, "value"))
     };
-    let figure = GridOfShares {
+    let figure = SettingGrid {
         title: "Needles in a haystack".to_owned(),
         x_label: "length (tokens)".to_owned(),
         y_label: "depth (0 beginning, 1 end)".to_owned(),
-        shares: depths.iter().map(|depth| lengths.iter().map(|length| share(*length, *depth)).collect()).collect(),
+        values: depths.iter().map(|depth| lengths.iter().map(|length| share(*length, *depth)).collect()).collect(),
         x: lengths,
         y: depths,
         value_label: "share of right answers".to_owned(),
-        ..GridOfShares::default()
+        decimals: 2,
+        range: Some((0.0, 1.0)),
+        best: Best::Unmarked,
+        ..SettingGrid::default()
     };
     figure.chart()
 }

@@ -1,13 +1,13 @@
-//! A search over two settings, such as learning rate and batch size.
+//! Values over two settings, such as losses of a search over learning rate and batch size.
 
 use super::super::axis::{Scale, labels, superscript};
 use super::super::chart::Chart;
 use super::super::heatmap::{Best, HeatMapPanel};
 use super::super::style::Width;
 
-/// Losses on a grid of two settings.
+/// Values on a grid of two settings.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct GridSearch {
+pub struct SettingGrid {
     /// Heading; may be empty.
     pub title: String,
     /// The setting of the columns with its unit, such as "learning rate".
@@ -18,77 +18,43 @@ pub struct GridSearch {
     pub y_label: String,
     /// Its values, rising; the lowest row is the first.
     pub y: Vec<f64>,
-    /// For each value of y the losses by x; absent where there is no run or it diverged.
-    pub losses: Vec<Vec<Option<f64>>>,
+    /// For each value of y the values by x; absent where there are none, such as of runs that diverged.
+    pub values: Vec<Vec<Option<f64>>>,
     /// What values are, with their unit.
     pub value_label: String,
-    /// Decimals of the losses in cells.
+    /// Decimals of the values in cells.
     pub decimals: usize,
-    /// Losses at the ends of the colours; those beyond have the colour of the end.
+    /// Values at the ends of the colours; those beyond have the colour of the end.
     pub range: Option<(f64, f64)>,
+    /// Which value is framed.
+    pub best: Best,
     /// Width on paper.
     pub width: Width,
 }
 
-impl GridSearch {
-    /// The chart, with the least loss marked.
+impl SettingGrid {
+    /// The chart; a note says what is framed and what is hatched.
     pub fn chart(&self) -> Chart {
-        let missing = self.losses.iter().flatten().any(|loss| loss.is_none_or(|loss| !loss.is_finite()));
+        let missing = self.values.iter().flatten().any(|value| value.is_none_or(|value| !value.is_finite()));
         let panel = HeatMapPanel {
             title: None,
             x_label: self.x_label.clone(),
             y_label: self.y_label.clone(),
             columns: settings(&self.x),
             rows: settings(&self.y),
-            values: self.losses.clone(),
+            values: self.values.clone(),
             value_label: self.value_label.clone(),
             decimals: self.decimals,
             range: self.range,
-            best: Best::Least,
+            best: self.best,
         };
-        let note = if missing { "Framed: least loss. Hatched: no value." } else { "Framed: least loss." };
-        Chart::single(&self.title, self.width, panel, Vec::new(), Some(note.to_owned()))
-    }
-}
-
-/// Shares of successes on a grid of two settings.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GridOfShares {
-    /// Heading; may be empty.
-    pub title: String,
-    /// The setting of the columns with its unit.
-    pub x_label: String,
-    /// Its values, rising.
-    pub x: Vec<f64>,
-    /// The setting of the rows with its unit.
-    pub y_label: String,
-    /// Its values, rising; the lowest row is the first.
-    pub y: Vec<f64>,
-    /// For each value of y the shares by x, 0 to 1; absent where nothing was measured.
-    pub shares: Vec<Vec<Option<f64>>>,
-    /// What shares are of.
-    pub value_label: String,
-    /// Width on paper.
-    pub width: Width,
-}
-
-impl GridOfShares {
-    /// The chart, colours from 0 to 1.
-    pub fn chart(&self) -> Chart {
-        let missing = self.shares.iter().flatten().any(Option::is_none);
-        let panel = HeatMapPanel {
-            title: None,
-            x_label: self.x_label.clone(),
-            y_label: self.y_label.clone(),
-            columns: settings(&self.x),
-            rows: settings(&self.y),
-            values: self.shares.clone(),
-            value_label: self.value_label.clone(),
-            decimals: 2,
-            range: Some((0.0, 1.0)),
-            best: Best::Unmarked,
+        let framed = match self.best {
+            Best::Unmarked => None,
+            Best::Least => Some("Framed: least loss."),
+            Best::Greatest => Some("Framed: greatest value."),
         };
-        let note = missing.then(|| "Hatched: no value.".to_owned());
+        let notes: Vec<&str> = framed.into_iter().chain(missing.then_some("Hatched: no value.")).collect();
+        let note = (!notes.is_empty()).then(|| notes.join(" "));
         Chart::single(&self.title, self.width, panel, Vec::new(), note)
     }
 }

@@ -16,7 +16,7 @@ pub use allocation::{Allocation, AllocationPanel, LawSeries, forest};
 pub use curve_fits::{CurveFitRun, CurveFits};
 pub use curves::{LossCurves, RunCurve};
 pub use evaluation::{Coverage, Evaluation, EvaluationPanel, EvaluationSeries};
-pub use grid::{GridOfShares, GridSearch};
+pub use grid::SettingGrid;
 pub use isoflop::{Budget, Isoflop, Valley};
 pub use latency::{Latency, LatencyPanel, LatencySeries};
 pub use profile::{ProfileCurve, ProfileCurves};

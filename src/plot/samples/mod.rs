@@ -203,18 +203,19 @@ pub(super) fn grid(width: Width) -> Chart {
     let loss = |x: usize, y: usize| {
         2.9 + 0.09 * (x as f64 - 3.2).powi(2) + 0.05 * (y as f64 - 1.4).powi(2) + 0.02 * x as f64 * y as f64
     };
-    GridSearch {
+    SettingGrid {
         title: "Learning rate and batch size".to_owned(),
         x_label: "learning rate".to_owned(),
         x: (0..8).map(|i| 1e-4 * 2f64.powi(i)).collect(),
         y_label: "batch size (tokens)".to_owned(),
         y: (0..5).map(|i| 131_072.0 * 2f64.powi(i)).collect(),
-        losses: (0..5)
+        values: (0..5)
             .map(|y| (0..8).map(|x| (x + y < 10 && (x, y) != (1, 3)).then(|| loss(x, y))).collect())
             .collect(),
         value_label: "loss (nats)".to_owned(),
         decimals: 3,
         range: None,
+        best: Best::Least,
         width,
     }
     .chart()
@@ -222,14 +223,17 @@ pub(super) fn grid(width: Width) -> Chart {
 
 fn shares(width: Width) -> Chart {
     let share = |x: usize, y: usize| (1.1 - 0.15 * x as f64 * (1.0 - 0.1 * y as f64)).clamp(0.0, 1.0);
-    GridOfShares {
+    SettingGrid {
         title: "Needles in a haystack".to_owned(),
         x_label: "length (tokens)".to_owned(),
         x: (0..6).map(|i| 1024.0 * 2f64.powi(i)).collect(),
         y_label: "depth (0 beginning, 1 end)".to_owned(),
         y: (0..=10).map(|tenth| f64::from(tenth) / 10.0).collect(),
-        shares: (0..=10).map(|y| (0..6).map(|x| ((x, y) != (5, 0)).then(|| share(x, y))).collect()).collect(),
+        values: (0..=10).map(|y| (0..6).map(|x| ((x, y) != (5, 0)).then(|| share(x, y))).collect()).collect(),
         value_label: "share of right answers".to_owned(),
+        decimals: 2,
+        range: Some((0.0, 1.0)),
+        best: Best::Unmarked,
         width,
     }
     .chart()
