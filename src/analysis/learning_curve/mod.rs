@@ -314,7 +314,7 @@ fn slack(problem: &Problem, optimum: &Minimum, given: &[usize]) -> Vec<(&'static
     let share = |(a, j): (usize, usize)| {
         let mut unit = vec![0.0; hessian.n];
         unit[a] = 1.0;
-        let variance = hessian.solve(&unit).map_or(f64::INFINITY, |column| column[a]);
+        let variance = hessian.clone().solve(&unit).map_or(f64::INFINITY, |column| column[a]);
         let (name, size) = if j < k { (form.terms()[j].name, 1.0) } else { (form.shapes()[j - k].name, optimum.p[j]) };
         (name, (2.0 * RISE * optimum.value * variance).sqrt() / size)
     };

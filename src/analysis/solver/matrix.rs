@@ -60,12 +60,11 @@ impl Matrix {
     }
 
     /// The solution of A·x = b for a positive definite matrix.
-    pub fn solve(&self, b: &[f64]) -> Option<Vec<f64>> {
-        let mut l = self.clone();
+    pub fn solve(self, b: &[f64]) -> Option<Vec<f64>> {
+        let (n, mut l) = (self.n, self);
         if !l.factor() {
             return None;
         }
-        let n = self.n;
         let mut x = b.to_vec();
         for i in 0..n {
             for k in 0..i {
@@ -174,7 +173,7 @@ mod tests {
     #[test]
     fn solutions_and_eigenvalues_of_a_known_matrix() {
         let m = Matrix { n: 3, a: vec![4.0, 1.0, 0.0, 1.0, 3.0, 1.0, 0.0, 1.0, 2.0] };
-        let x = m.solve(&[1.0, 2.0, 3.0]).unwrap();
+        let x = m.clone().solve(&[1.0, 2.0, 3.0]).unwrap();
         for (i, b) in [1.0, 2.0, 3.0].iter().enumerate() {
             assert!(((0..3).map(|j| m.at(i, j) * x[j]).sum::<f64>() - b).abs() < 1e-14);
         }

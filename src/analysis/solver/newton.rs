@@ -203,9 +203,8 @@ impl Descent<'_> {
     /// A step that stays within the bounds, and gᵀH⁻¹g for it. Raises the damping until the curvature is positive.
     fn step(&self, p: &[f64], d: &Derivatives, free: &[usize], damping: &mut f64) -> Option<(Vec<f64>, f64)> {
         let g: Vec<f64> = free.iter().map(|j| d.gradient[*j]).collect();
-        let base = d.hessian.part(free);
         loop {
-            let mut h = base.clone();
+            let mut h = d.hessian.part(free);
             for (i, j) in free.iter().enumerate() {
                 h.add(i, i, *damping * d.scale[*j].max(f64::MIN_POSITIVE));
             }

@@ -115,6 +115,8 @@ struct Scratch {
     outer: Vec<f64>,
     linear: Vec<f64>,
     scale: Vec<f64>,
+    /// A column times the weights of products.
+    weighted: Vec<f64>,
     shape_columns: Vec<Vec<f64>>,
     /// Of the Hessian, along one coefficient or shape.
     row: Vec<f64>,
@@ -133,7 +135,7 @@ impl Scratch {
         if let Some(floor) = block.form.floor() {
             self.terms[floor].value.fill(1.0);
         }
-        for buffer in [&mut self.fitted, &mut self.outer, &mut self.linear, &mut self.scale] {
+        for buffer in [&mut self.fitted, &mut self.outer, &mut self.linear, &mut self.scale, &mut self.weighted] {
             buffer.resize(n, 0.0);
         }
         self.shape_columns.resize(block.form.shapes().len(), Vec::new());
@@ -197,7 +199,8 @@ impl Problem {
         s.row.resize(columns.len(), 0.0);
         for (i, column) in columns.iter().enumerate() {
             let weights = vector::PointWeights { linear: &s.linear, outer: &s.outer, scale: &s.scale };
-            let [influence, curvature] = vector::gram_row(weights, column, &columns[..=i], &mut s.row[..=i]);
+            let [influence, curvature] =
+                vector::gram_row(weights, column, &columns[..=i], &mut s.weighted, &mut s.row[..=i]);
             out.gradient[map[i]] -= influence;
             s.curvature.push(curvature);
             out.scale[map[i]] += curvature;

@@ -4,6 +4,7 @@
 use super::least_squares::{Scratch, non_negative};
 use super::newton::{self, Held, Minimum};
 use super::problem::{Block, Problem, Residual};
+use super::vector;
 use crate::analysis::forms::TermValues;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
@@ -14,6 +15,8 @@ const FIRST_DELTA: f64 = 0.3;
 const MOST_STARTS: usize = 6;
 /// Below this threshold of Huber's loss, descents that do not lower it in stages end on its kinks.
 const KINKS: f64 = 1e-6;
+/// Grid points times data that one thread takes at least: below that, handing them out takes longer.
+const LEAST_WORK: usize = 10_000;
 
 /// The best optimum over the whole grid. Held variables keep their value in `at`; of a held sum the total is that of
 /// `at`. `None` when the objective is nowhere finite.
@@ -97,69 +100,100 @@ impl Grid {
 
     /// Sum of squares and variables at every grid point.
     fn solve(&self, problem: &Problem, block: &Block, at: &[f64], held: &Held) -> Vec<(f64, Vec<f64>)> {
-        let (n, form) = (block.points(), block.form);
-        let k = form.terms().len();
+        let least = LEAST_WORK / block.points().max(1);
+        let points = (0..self.len()).into_par_iter().with_min_len(least.max(1));
+        let solver = || GridSolver::new(problem, block, at, held);
+        points.map_init(solver, |solver, index| solver.solve(&self.shapes(index))).collect()
+    }
+}
+
+/// The coefficients at one grid point after another; what a point shares with the one before is kept.
+struct GridSolver<'a> {
+    block: &'a Block,
+    at: &'a [f64],
+    held: &'a Held,
+    /// The coefficients that are solved for.
+    free: Vec<usize>,
+    /// Root of each point's weight.
+    root: Vec<f64>,
+    terms: Vec<TermValues>,
+    /// The shapes for which the terms were last evaluated.
+    seen: Vec<Vec<f64>>,
+    columns: Vec<Vec<f64>>,
+    target: Vec<f64>,
+    scratch: Scratch,
+}
+
+impl<'a> GridSolver<'a> {
+    fn new(problem: &Problem, block: &'a Block, at: &'a [f64], held: &'a Held) -> Self {
+        let (n, k) = (block.points(), block.form.terms().len());
         // Log residuals are residuals relative to the loss, to first order.
         let weight = |i: usize| match problem.criterion.residual {
             Residual::Linear => block.weight[i].sqrt(),
             Residual::Log => block.weight[i].sqrt() / block.y[i],
         };
-        let root: Vec<f64> = (0..n).map(weight).collect();
-        let mut terms: Vec<TermValues> = form.terms().iter().map(|_| TermValues::new(0, n)).collect();
-        let mut seen: Vec<Vec<f64>> = vec![vec![f64::NAN]; k];
-        let mut scratch = Scratch::default();
-        let free: Vec<usize> = match &held.sum {
-            Some((pivot, _)) => (0..k).filter(|t| !held.fixed.contains(t) && t != pivot).collect(),
-            None => (0..k).filter(|t| !held.fixed.contains(t)).collect(),
-        };
-        let mut columns: Vec<Vec<f64>> = vec![vec![0.0; n]; free.len()];
-        let mut target = vec![0.0; n];
-        let mut out = Vec::with_capacity(self.len());
-        for index in 0..self.len() {
-            let shapes = self.shapes(index);
-            for (t, term) in form.terms().iter().enumerate().filter(|(t, _)| Some(*t) != form.floor()) {
-                let of_term: Vec<f64> = term.depends.iter().map(|q| shapes[*q]).collect();
-                if seen[t] != of_term {
-                    block.design.term(t, &shapes, false, &mut terms[t]);
-                    seen[t] = of_term;
+        let pivot = held.sum.as_ref().map(|(pivot, _)| *pivot);
+        let free: Vec<usize> = (0..k).filter(|t| !held.fixed.contains(t) && Some(*t) != pivot).collect();
+        Self {
+            block,
+            at,
+            held,
+            root: (0..n).map(weight).collect(),
+            terms: (0..k).map(|_| TermValues::new(0, n)).collect(),
+            seen: vec![vec![f64::NAN]; k],
+            columns: vec![vec![0.0; n]; free.len()],
+            target: vec![0.0; n],
+            scratch: Scratch::default(),
+            free,
+        }
+    }
+
+    /// Sum of squares and variables at these shapes.
+    fn solve(&mut self, shapes: &[f64]) -> (f64, Vec<f64>) {
+        let Self { block, at, held, free, root, terms, seen, columns, target, scratch } = self;
+        let form = block.form;
+        let k = form.terms().len();
+        for (t, term) in form.terms().iter().enumerate().filter(|(t, _)| Some(*t) != form.floor()) {
+            let of_term: Vec<f64> = term.depends.iter().map(|q| shapes[*q]).collect();
+            if seen[t] != of_term {
+                block.design.term(t, shapes, false, &mut terms[t]);
+                seen[t] = of_term;
+            }
+        }
+        target.copy_from_slice(&block.y);
+        for t in held.fixed.iter().filter(|t| **t < k) {
+            vector::add_scaled(-at[*t], &terms[*t].value, target);
+        }
+        let total = held.sum.as_ref().map(|(pivot, all)| (*pivot, all, all.iter().map(|j| at[*j]).sum::<f64>()));
+        if let Some((pivot, _, total)) = total {
+            vector::add_scaled(-total, &terms[pivot].value, target);
+        }
+        target.iter_mut().zip(&*root).for_each(|(y, root)| *y *= root);
+        for (column, t) in columns.iter_mut().zip(&*free) {
+            vector::product(&terms[*t].value, root, column);
+            if let Some((pivot, _, _)) = total.filter(|(_, all, _)| all.contains(t)) {
+                for ((column, value), root) in column.iter_mut().zip(&terms[pivot].value).zip(&*root) {
+                    *column -= value * root;
                 }
             }
-            target.copy_from_slice(&block.y);
-            for t in held.fixed.iter().filter(|t| **t < k) {
-                super::vector::add_scaled(-at[*t], &terms[*t].value, &mut target);
-            }
-            let total = held.sum.as_ref().map(|(pivot, all)| (*pivot, all, all.iter().map(|j| at[*j]).sum::<f64>()));
-            if let Some((pivot, _, total)) = total {
-                super::vector::add_scaled(-total, &terms[pivot].value, &mut target);
-            }
-            target.iter_mut().zip(&root).for_each(|(y, root)| *y *= root);
-            for (column, t) in columns.iter_mut().zip(&free) {
-                super::vector::product(&terms[*t].value, &root, column);
-                if let Some((pivot, _, _)) = total.filter(|(_, all, _)| all.contains(t)) {
-                    for ((column, value), root) in column.iter_mut().zip(&terms[pivot].value).zip(&root) {
-                        *column -= value * root;
-                    }
-                }
-            }
-            let (c, mut sse) = non_negative(&columns, &target, &mut scratch);
-            let mut p = at.to_vec();
-            for (t, c) in free.iter().zip(&c) {
-                p[*t] = *c;
-            }
-            p[k..].copy_from_slice(&shapes);
-            if let Some((pivot, all, total)) = total {
-                p[pivot] = total - all.iter().filter(|j| **j != pivot).map(|j| p[*j]).sum::<f64>();
-                if p[pivot] < 0.0 {
-                    sse = f64::INFINITY;
-                }
-            }
-            // A law that is nowhere positive is no start for log residuals.
-            if p[..k].iter().all(|c| *c <= 0.0) {
+        }
+        let (c, mut sse) = non_negative(columns, target, scratch);
+        let mut p = at.to_vec();
+        for (t, c) in free.iter().zip(&c) {
+            p[*t] = *c;
+        }
+        p[k..].copy_from_slice(shapes);
+        if let Some((pivot, all, total)) = total {
+            p[pivot] = total - all.iter().filter(|j| **j != pivot).map(|j| p[*j]).sum::<f64>();
+            if p[pivot] < 0.0 {
                 sse = f64::INFINITY;
             }
-            out.push((sse, p));
         }
-        out
+        // A law that is nowhere positive is no start for log residuals.
+        if p[..k].iter().all(|c| *c <= 0.0) {
+            sse = f64::INFINITY;
+        }
+        (sse, p)
     }
 }
 

@@ -29,12 +29,12 @@ fn exp_one(x: f64) -> f64 {
     let x = x.clamp(-708.0, 709.0);
     let rounded = x * std::f64::consts::LOG2_E + ROUNDER;
     let k = rounded - ROUNDER;
-    let r = (x - k * LN2_HIGH) - k * LN2_LOW;
+    let r = k.mul_add(-LN2_LOW, k.mul_add(-LN2_HIGH, x));
     let mut p = EXP[0];
     for c in &EXP[1..] {
-        p = p * r + c;
+        p = p.mul_add(r, *c);
     }
-    let value = p * (r * r) + r + 1.0;
+    let value = p.mul_add(r * r, r) + 1.0;
     f64::from_bits(value.to_bits().wrapping_add(rounded.to_bits() << 52))
 }
 
@@ -83,14 +83,34 @@ pub fn ln(x: &mut [f64]) {
         let z = s * s;
         let mut p = LN[0];
         for c in &LN[1..] {
-            p = p * z + c;
+            p = p.mul_add(z, *c);
         }
-        *x = e * LN2_HIGH + (2.0 * s + (s * z * p + e * LN2_LOW));
+        *x = e.mul_add(LN2_HIGH, s.mul_add(2.0, (s * z).mul_add(p, e * LN2_LOW)));
     }
 }
 
 const LANES: usize = 8;
+/// Numbers that are worked on at once.
+type Lanes = [f64; LANES];
 
+/// The numbers by whole lanes, and what is left over.
+#[inline(always)]
+fn chunks(a: &[f64]) -> (&[Lanes], &[f64]) {
+    a.as_chunks()
+}
+
+#[inline(always)]
+fn lanes(value: impl Fn(usize) -> f64) -> Lanes {
+    std::array::from_fn(value)
+}
+
+/// The sum over the lanes, in a fixed order.
+#[inline(always)]
+fn total(s: Lanes) -> f64 {
+    ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+}
+
+/// Sums of several terms over the indices below `length`.
 #[inline(always)]
 pub(in crate::analysis) fn reduce<const N: usize>(length: usize, term: impl Fn(usize) -> [f64; N]) -> [f64; N] {
     let mut sums = [[0.0; LANES]; N];
@@ -103,7 +123,7 @@ pub(in crate::analysis) fn reduce<const N: usize>(length: usize, term: impl Fn(u
             }
         }
     }
-    let mut out = sums.map(|s| ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])));
+    let mut out = sums.map(total);
     for i in whole..length {
         for (out, value) in out.iter_mut().zip(term(i)) {
             *out += value;
@@ -112,17 +132,31 @@ pub(in crate::analysis) fn reduce<const N: usize>(length: usize, term: impl Fn(u
     out
 }
 
+/// Σ term(a, b, ...) over columns of one length. One sum at a time: of several that grow together the compiler makes
+/// vectors across the sums, which is three times as slow.
+#[inline(always)]
+fn accumulate<const N: usize>(columns: [&[f64]; N], term: impl Fn([f64; N]) -> f64) -> f64 {
+    let n = columns[0].len();
+    let columns = columns.map(|column| chunks(&column[..n]));
+    let mut sum = [0.0; LANES];
+    for i in 0..n / LANES {
+        let terms = lanes(|l| term(columns.map(|(whole, _)| whole[i][l])));
+        sum = lanes(|l| sum[l] + terms[l]);
+    }
+    let rest: f64 = (0..n % LANES).map(|i| term(columns.map(|(_, rest)| rest[i]))).sum();
+    total(sum) + rest
+}
+
 /// Σ a
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn sum(a: &[f64]) -> f64 {
-    reduce(a.len(), |i| [a[i]])[0]
+    accumulate([a], |[a]| a)
 }
 
 /// Σ a·b
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let b = &b[..a.len()];
-    reduce(a.len(), |i| [a[i] * b[i]])[0]
+    accumulate([a, b], |[a, b]| a * b)
 }
 
 /// Weights of the points in sums of derivatives; see [`Weights`].
@@ -137,35 +171,23 @@ pub struct PointWeights<'a> {
 }
 
 /// One row of a weighted Gram matrix: Σ `outer`·c·o into `out` for every one o of the others. Returns Σ `linear`·c and
-/// Σ `scale`·c². All columns have one length; several sums share a pass, which is what makes it fast.
+/// Σ `scale`·c². All columns have one length, that of the memory `weighted`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn gram_row(weights: PointWeights, column: &[f64], others: &[&[f64]], out: &mut [f64]) -> [f64; 2] {
-    let n = column.len();
-    let (linear, outer, scale) = (&weights.linear[..n], &weights.outer[..n], &weights.scale[..n]);
-    for (others, out) in others.chunks(3).zip(out.chunks_mut(3)) {
-        match others {
-            [a, b, c] => {
-                let (a, b, c) = (&a[..n], &b[..n], &c[..n]);
-                out.copy_from_slice(&reduce(n, |i| {
-                    let w = outer[i] * column[i];
-                    [w * a[i], w * b[i], w * c[i]]
-                }));
-            }
-            [a, b] => {
-                let (a, b) = (&a[..n], &b[..n]);
-                out.copy_from_slice(&reduce(n, |i| {
-                    let w = outer[i] * column[i];
-                    [w * a[i], w * b[i]]
-                }));
-            }
-            [a] => {
-                let a = &a[..n];
-                out.copy_from_slice(&reduce(n, |i| [outer[i] * column[i] * a[i]]));
-            }
-            _ => {}
-        }
+pub fn gram_row(
+    weights: PointWeights,
+    column: &[f64],
+    others: &[&[f64]],
+    weighted: &mut [f64],
+    out: &mut [f64],
+) -> [f64; 2] {
+    for ((weighted, w), c) in weighted.iter_mut().zip(weights.outer).zip(column) {
+        *weighted = w * c;
     }
-    reduce(n, |i| [linear[i] * column[i], scale[i] * column[i] * column[i]])
+    for (other, out) in others.iter().zip(out) {
+        *out = accumulate([weighted, other], |[w, o]| w * o);
+    }
+    let influence = accumulate([weights.linear, column], |[w, c]| w * c);
+    [influence, accumulate([weights.scale, column], |[w, c]| w * c * c)]
 }
 
 /// y += a·x
@@ -196,6 +218,15 @@ pub struct Weights<'a> {
     pub scale: &'a mut [f64],
 }
 
+/// Huber's loss of the residuals, each times its weight, summed.
+#[inline(always)]
+fn huber(residual: &[f64], weight: &[f64], delta: f64) -> f64 {
+    accumulate([residual, weight], |[r, w]| {
+        let psi = r.max(-delta).min(delta);
+        w * psi * (r - 0.5 * psi)
+    })
+}
+
 /// Huber's loss of the residuals, summed; fills the weights of the derivatives of L - f.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn weigh_linear(residual: &[f64], delta: f64, out: Weights) -> f64 {
@@ -209,10 +240,7 @@ pub fn weigh_linear(residual: &[f64], delta: f64, out: Weights) -> f64 {
         outer[i] = w * inside;
         scale[i] = if r.abs() <= delta { w } else { w * delta / r.abs() };
     }
-    reduce(n, |i| {
-        let psi = residual[i].max(-delta).min(delta);
-        [points[i] * psi * (residual[i] - 0.5 * psi)]
-    })[0]
+    huber(residual, points, delta)
 }
 
 /// Huber's loss of the residuals, summed; fills the weights of the derivatives of ln L - ln f.
@@ -222,19 +250,20 @@ pub fn weigh_log(residual: &[f64], fitted: &[f64], delta: f64, out: Weights) -> 
     let Weights { points, linear, outer, scale } = out;
     let (points, fitted) = (&points[..n], &fitted[..n]);
     let (linear, outer, scale) = (&mut linear[..n], &mut outer[..n], &mut scale[..n]);
+    // Divisions are slow: one gives both 1/f and δ/|r|, which beyond the threshold is what Huber's weight is.
+    let finite = delta.is_finite();
     for i in 0..n {
-        let (r, inverse) = (residual[i], 1.0 / fitted[i]);
-        let (psi, w) = (r.max(-delta).min(delta), points[i] * inverse);
-        let inside = if r.abs() <= delta { 1.0 } else { 0.0 };
-        let majorant = if r.abs() <= delta { 1.0 } else { delta / r.abs() };
+        let (r, f) = (residual[i], fitted[i]);
+        let (psi, inside) = (r.max(-delta).min(delta), if r.abs() <= delta { 1.0 } else { 0.0 });
+        let size = if finite { r.abs().max(delta) } else { 1.0 };
+        let quotient = 1.0 / (f * size);
+        let inverse = quotient * size;
+        let (w, majorant) = (points[i] * inverse, if finite { delta * (quotient * f) } else { 1.0 });
         linear[i] = w * psi;
         outer[i] = w * inverse * (inside + psi);
         scale[i] = w * inverse * majorant;
     }
-    reduce(n, |i| {
-        let psi = residual[i].max(-delta).min(delta);
-        [points[i] * psi * (residual[i] - 0.5 * psi)]
-    })[0]
+    huber(residual, points, delta)
 }
 
 /// Whether every value is positive and finite: between the bits of zero and of infinity, as whole numbers.
@@ -279,7 +308,8 @@ mod tests {
             let mut row = vec![0.0; others];
             let weights = PointWeights { linear: &ones, outer: &a, scale: &a };
             // Sums of k, k² and k³ to 19.
-            assert_eq!(gram_row(weights, &a, &vec![&ones[..]; others], &mut row), [190.0, 36_100.0]);
+            let sums = gram_row(weights, &a, &vec![&ones[..]; others], &mut [0.0; 19], &mut row);
+            assert_eq!(sums, [190.0, 36_100.0]);
             assert_eq!(row, vec![2470.0; others]);
         }
     }
