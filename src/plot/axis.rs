@@ -1,4 +1,12 @@
-//! Axes: from values to pixels, round ticks, and their labels.
+//! Axes: from values to pixels, round ticks, their labels, and titles.
+
+use plotters::prelude::DrawingBackend;
+
+use super::PlotError;
+use super::canvas::{Align, Canvas};
+use super::geometry::Rect;
+use super::style::{INK, LABEL};
+use super::text::{widest, wrapped};
 
 /// How values are spread over an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,11 +70,6 @@ impl Axis {
         Self { ticks: if few { Ticks::Values(levels) } else { Ticks::Auto }, ..axis }
     }
 
-    /// A linear axis for shares from 0 to 1, with room for the markers of either.
-    pub fn shares(label: impl Into<String>) -> Self {
-        Self::linear(label).within(-0.03, 1.03)
-    }
-
     /// The same axis from `lo` to `hi`.
     pub fn within(mut self, lo: f64, hi: f64) -> Self {
         self.range = Some((lo, hi));
@@ -77,6 +80,32 @@ impl Axis {
     pub fn with_ticks(mut self, ticks: Ticks) -> Self {
         self.ticks = ticks;
         self
+    }
+
+    fn title_lines(&self, width: f64) -> Vec<String> {
+        wrapped(&self.label, " ", LABEL, width, 2)
+    }
+
+    /// Height of the title below the ticks of a horizontal axis in a cell of that width.
+    pub(super) fn title_height(&self, width: f64) -> f64 {
+        1.35 * LABEL * self.title_lines(width).len() as f64
+    }
+
+    /// The title at the bottom of a cell, centred below `middle` as far as the cell allows.
+    pub(super) fn draw_title<B: DrawingBackend>(
+        &self,
+        canvas: &mut Canvas<B>,
+        cell: &Rect,
+        middle: f64,
+    ) -> Result<(), PlotError> {
+        let lines = self.title_lines(cell.width());
+        let half = widest(lines.iter().map(String::as_str), LABEL) / 2.0;
+        let x = middle.clamp(cell.left + half, (cell.right - half).max(cell.left + half));
+        for (i, line) in lines.iter().rev().enumerate() {
+            let y = cell.bottom - (0.28 + 1.35 * i as f64) * LABEL;
+            canvas.text(line, (x, y), LABEL, Align::Centre, INK)?;
+        }
+        Ok(())
     }
 
     /// Whether a value has a place on such an axis, inside its range or not.
@@ -186,10 +215,15 @@ impl Mapping {
         sets
     }
 
-    /// Places of unlabelled ticks: the digits between decades, where decades are long enough to see them.
-    pub(super) fn minor(&self) -> Vec<f64> {
+    /// Places of unlabelled ticks: the digits between decades, where decades are long enough to see them and the
+    /// labelled ticks are decimal, too.
+    pub(super) fn minor(&self, ticks: &Ticks) -> Vec<f64> {
         let decades = (self.hi / self.lo).log10();
-        if self.scale == Scale::Linear || decades < 0.7 || (self.to - self.from).abs() / decades < 60.0 {
+        if *ticks != Ticks::Auto
+            || self.scale == Scale::Linear
+            || decades < 0.7
+            || (self.to - self.from).abs() / decades < 60.0
+        {
             return Vec::new();
         }
         let (first, last) = (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32);

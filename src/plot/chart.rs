@@ -95,6 +95,8 @@ struct Cell<'a> {
     area: Rect,
     /// Height above the axes of the first panel, the same for all places in a row.
     head: f64,
+    /// Height of axes as a share of the cell's width.
+    aspect: f64,
 }
 
 struct Layout<'a> {
@@ -160,6 +162,8 @@ impl Chart {
         let title = wrapped(&self.title, " ", TITLE, room, 2);
         let groups = self.groups();
         let columns = self.columns.clamp(1, groups.len().max(1));
+        // Three rows and more have to fit on a page.
+        let aspect = if groups.len().div_ceil(columns) > 2 { 0.42 } else { 0.6 };
         let cell_width = (room - COLUMN_GAP * (columns - 1) as f64) / columns as f64;
         let mut y = MARGIN + TITLE_LINE * title.len() as f64 + if title.is_empty() { 0.0 } else { 6.0 };
         let mut cells = Vec::new();
@@ -167,11 +171,11 @@ impl Chart {
             let above =
                 |panels: &&[Panel]| if let Panel::Xy(first) = &panels[0] { first.above(cell_width) } else { 0.0 };
             let head = row.iter().map(above).fold(0.0, f64::max);
-            let height = row.iter().map(|panels| natural_height(panels, cell_width, head)).fold(0.0, f64::max);
+            let height = row.iter().map(|panels| natural_height(panels, cell_width, head, aspect)).fold(0.0, f64::max);
             for (i, panels) in row.iter().enumerate() {
                 let left = MARGIN + i as f64 * (cell_width + COLUMN_GAP);
                 let area = Rect::new(left, y, left + cell_width, y + height);
-                cells.push(Cell { panels, area, head });
+                cells.push(Cell { panels, area, head, aspect });
             }
             y += height + ROW_GAP;
         }
@@ -185,17 +189,17 @@ impl Chart {
 }
 
 /// Height of the axes of panels with two axes in a cell of that width.
-fn plot_height(panel: &XyPanel, width: f64) -> f64 {
-    let whole = (0.6 * width).clamp(250.0, 540.0);
+fn plot_height(panel: &XyPanel, width: f64, aspect: f64) -> f64 {
+    let whole = (aspect * width).clamp(250.0, 540.0);
     if panel.share_x_with_above { RESIDUALS * whole } else { whole }
 }
 
-fn natural_height(panels: &[Panel], width: f64, head: f64) -> f64 {
+fn natural_height(panels: &[Panel], width: f64, head: f64, aspect: f64) -> f64 {
     let last = panels.len() - 1;
     let heights = panels.iter().enumerate().map(|(i, panel)| match panel {
         Panel::Xy(panel) => {
             let above = if i == 0 { head } else { panel.above(width) };
-            above + plot_height(panel, width) + panel.below(i == last)
+            above + plot_height(panel, width, aspect) + panel.below(i == last, width)
         }
         Panel::Forest(panel) => panel.height(width),
         Panel::HeatMap(panel) => panel.height(width),
@@ -215,41 +219,39 @@ impl Cell<'_> {
             }
             panels => {
                 let panels = panels.iter().filter_map(|panel| if let Panel::Xy(xy) = panel { Some(xy) } else { None });
-                draw_stacked(canvas, &panels.collect::<Vec<_>>(), area, self.head)
+                self.draw_stacked(canvas, &panels.collect::<Vec<_>>())
             }
         }
     }
-}
 
-/// Panels on one x axis, whose y axes are aligned.
-fn draw_stacked<B: DrawingBackend>(
-    canvas: &mut Canvas<B>,
-    panels: &[&XyPanel],
-    area: &Rect,
-    head: f64,
-) -> Result<(), PlotError> {
-    let ranges = || panels.iter().filter(|panel| !panel.is_empty()).map(|panel| panel.x_range());
-    let x_range =
-        (ranges().map(|r| r.0).fold(f64::INFINITY, f64::min), ranges().map(|r| r.1).fold(f64::NEG_INFINITY, f64::max));
-    let last = panels.len() - 1;
-    let above = |i: usize| if i == 0 { head } else { panels[i].above(area.width()) };
-    let around = |i: usize| above(i) + panels[i].below(i == last);
-    let mut heights: Vec<f64> = panels.iter().map(|panel| plot_height(panel, area.width())).collect();
-    let used: f64 = (0..panels.len()).map(|i| around(i) + heights[i]).sum();
-    // A neighbour may be higher than this place; the main panel gets the difference.
-    heights[0] += area.height() - used;
-    let before = panels.iter().zip(&heights).map(|(panel, height)| panel.before(x_range, *height, area.width()));
-    let before = before.fold(0.0, f64::max);
-    let beside = panels.iter().map(|panel| panel.beside()).fold(0.0, f64::max);
-    let mut top = area.top;
-    for (i, panel) in panels.iter().enumerate() {
-        let bottom = top + around(i) + heights[i];
-        let cell = Rect::new(area.left, top, area.right, bottom);
-        let (left, right) = (area.left + before, area.right - beside);
-        panel.draw(canvas, &Frame { cell, left, right, x_range, head: above(i), labelled: i == last })?;
-        top = bottom;
+    /// Panels on one x axis, whose y axes are aligned.
+    fn draw_stacked<B: DrawingBackend>(&self, canvas: &mut Canvas<B>, panels: &[&XyPanel]) -> Result<(), PlotError> {
+        let Self { area, head, aspect, .. } = self;
+        let ranges = || panels.iter().filter(|panel| !panel.is_empty()).map(|panel| panel.x_range());
+        let x_range = (
+            ranges().map(|r| r.0).fold(f64::INFINITY, f64::min),
+            ranges().map(|r| r.1).fold(f64::NEG_INFINITY, f64::max),
+        );
+        let last = panels.len() - 1;
+        let above = |i: usize| if i == 0 { *head } else { panels[i].above(area.width()) };
+        let around = |i: usize| above(i) + panels[i].below(i == last, area.width());
+        let mut heights: Vec<f64> = panels.iter().map(|panel| plot_height(panel, area.width(), *aspect)).collect();
+        let used: f64 = (0..panels.len()).map(|i| around(i) + heights[i]).sum();
+        // A neighbour may be higher than this place; the main panel gets the difference.
+        heights[0] += area.height() - used;
+        let before = panels.iter().zip(&heights).map(|(panel, height)| panel.before(x_range, *height, area.width()));
+        let before = before.fold(0.0, f64::max);
+        let beside = panels.iter().map(|panel| panel.beside()).fold(0.0, f64::max);
+        let mut top = area.top;
+        for (i, panel) in panels.iter().enumerate() {
+            let bottom = top + around(i) + heights[i];
+            let cell = Rect::new(area.left, top, area.right, bottom);
+            let (left, right) = (area.left + before, area.right - beside);
+            panel.draw(canvas, &Frame { cell, left, right, x_range, head: above(i), labelled: i == last })?;
+            top = bottom;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Page for Chart {

@@ -4,7 +4,7 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::Color;
 
 use super::PlotError;
-use super::axis::{Axis, Mapping, Scale};
+use super::axis::{Axis, Mapping, Scale, minus};
 use super::canvas::{Align, Canvas, Towards, area};
 use super::geometry::Rect;
 use super::marker::marker;
@@ -75,7 +75,7 @@ impl ForestPanel {
 
     fn columns(&self, room: f64) -> Columns {
         let labels = self.indent() + widest(self.rows.iter().map(|row| row.label.as_str()), TICK);
-        let texts = widest(self.rows.iter().map(|row| row.text.as_str()), NOTE);
+        let texts = self.rows.iter().map(|row| width(&minus(row.text.clone()), NOTE)).fold(0.0, f64::max);
         if labels + texts <= 0.55 * room {
             return Columns { left: labels, right: if texts > 0.0 { texts + GAP } else { 0.0 }, stacked: false };
         }
@@ -102,15 +102,15 @@ impl ForestPanel {
         self.title_lines(width).len() as f64 * 1.3 * LABEL + if reference { 1.35 * NOTE } else { 0.0 } + 6.0
     }
 
-    fn below(&self) -> f64 {
-        9.0 + 1.3 * TICK + if self.x.label.is_empty() { 0.0 } else { 1.35 * LABEL }
+    fn below(&self, width: f64) -> f64 {
+        9.0 + 1.3 * TICK + self.x.title_height(width)
     }
 
     /// Height that suits a cell of that width.
     pub(super) fn height(&self, width: f64) -> f64 {
         let row = if self.columns(width).stacked { 2.75 * TICK } else { 1.75 * TICK };
         let rows = row * self.rows.len() as f64 + 1.6 * TICK * self.headings() as f64;
-        self.above(width) + rows + self.below()
+        self.above(width) + rows + self.below(width)
     }
 
     /// Whether the interval of a row ends in an arrow.
@@ -167,7 +167,7 @@ impl ForestPanel {
             cell.left + columns.left + GAP,
             top,
             cell.right - columns.right - 6.0,
-            cell.bottom - self.below(),
+            cell.bottom - self.below(cell.width()),
         );
         let (lo, hi) = self.range();
         let map = Mapping { scale: self.x.scale, lo, hi, from: plot.left, to: plot.right };
@@ -221,9 +221,7 @@ impl ForestPanel {
             canvas.text(&label, at, TICK, Align::Centre, INK)?;
         }
         canvas.line(&[(plot.left, plot.bottom), (plot.right, plot.bottom)], INK.to_rgba(), 1.3)?;
-        let label = fitted(&self.x.label, LABEL, cell.width());
-        let middle = inwards(&label, (plot.left + plot.right) / 2.0, LABEL);
-        canvas.text(&label, (middle, cell.bottom - 0.28 * LABEL), LABEL, Align::Centre, INK)?;
+        self.x.draw_title(canvas, cell, (plot.left + plot.right) / 2.0)?;
         if let Some((value, label)) = self.reference.as_ref().filter(|(value, _)| map.shows(*value)) {
             let x = map.pixel(*value);
             canvas.dashed(&[(x, plot.bottom), (x, plot.top)], FADED.to_rgba(), THIN, Look(0).dashes(Stroke::Dotted))?;
@@ -252,7 +250,7 @@ impl ForestPanel {
         canvas.text(&label, (left, y + shift + 0.36 * TICK), TICK, Align::Left, INK)?;
         let align = if columns.stacked { Align::Left } else { Align::Right };
         let room = if columns.stacked { plot.left - GAP / 2.0 - left } else { columns.right };
-        canvas.text(&fitted(&row.text, NOTE, room), text_at, NOTE, align, INK)?;
+        canvas.text(&fitted(&minus(row.text.clone()), NOTE, room), text_at, NOTE, align, INK)?;
 
         let colour = row.look.colour(canvas.palette).to_rgba();
         let (from, to) = (row.lo.map_or(map.from, |lo| map.clamped(lo)), row.hi.map_or(map.to, |hi| map.clamped(hi)));

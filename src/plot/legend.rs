@@ -64,13 +64,8 @@ impl LegendEntry {
             return vec![fitted(&self.name, em, room)];
         }
         let whole = format!("{}: {}", self.name, self.detail);
-        // A name keeps at least this much of its text beside its numbers.
-        let numbers = width(&format!(": {}", self.detail), em);
         if width(&whole, em) <= room {
             return vec![whole];
-        }
-        if room - numbers > 10.0 * em {
-            return vec![format!("{}: {}", fitted(&self.name, em, room - numbers), self.detail)];
         }
         let mut lines = vec![fitted(&format!("{}:", self.name), em, room)];
         lines.extend(wrapped(&self.detail, ", ", em, room - INDENT, 4));
@@ -226,5 +221,8 @@ mod tests {
         let lines = entry.lines(LABEL, 480.0);
         assert!(lines[0].ends_with('…') && lines[1..].join(" ") == entry.detail, "{lines:?}");
         assert!(lines.iter().all(|line| width(line, LABEL) <= 480.0));
+        // What tells series apart is not cut for numbers that fit on a line of their own.
+        let entry = LegendEntry { name: "Transformer++ SP with weight decay".to_owned(), ..entry };
+        assert_eq!(entry.lines(LABEL, 480.0)[0], "Transformer++ SP with weight decay:");
     }
 }

@@ -45,10 +45,9 @@ impl XyPanel {
         self.head(width).iter().map(Vec::len).sum::<usize>() as f64 * HEAD_LINE + GAP
     }
 
-    /// Height of what stands below the axes.
-    pub(super) fn below(&self, labelled: bool) -> f64 {
-        let label = if self.x.label.is_empty() { 0.0 } else { 1.35 * LABEL };
-        if labelled { 1.3 * TICK + GAP + label } else { GAP }
+    /// Height of what stands below the axes in a cell of that width.
+    pub(super) fn below(&self, labelled: bool, width: f64) -> f64 {
+        if labelled { 1.3 * TICK + GAP + self.x.title_height(width) } else { GAP }
     }
 
     /// Width of what stands to the right of the axes.
@@ -79,7 +78,12 @@ impl XyPanel {
 
     pub(super) fn draw<B: DrawingBackend>(&self, canvas: &mut Canvas<B>, frame: &Frame) -> Result<(), PlotError> {
         let cell = &frame.cell;
-        let plot = Rect::new(frame.left, cell.top + frame.head, frame.right, cell.bottom - self.below(frame.labelled));
+        let plot = Rect::new(
+            frame.left,
+            cell.top + frame.head,
+            frame.right,
+            cell.bottom - self.below(frame.labelled, cell.width()),
+        );
         let horizontal =
             Mapping { scale: self.x.scale, lo: frame.x_range.0, hi: frame.x_range.1, from: plot.left, to: plot.right };
         let vertical = self.vertical(frame.x_range, plot.top, plot.bottom);
@@ -135,21 +139,14 @@ impl Drawn<'_> {
                 canvas.text(&tick.1, (place(&tick).0, y), TICK, Align::Centre, INK)?;
             }
         }
-        for x in self.x.minor().into_iter().map(|value| self.x.pixel(value)) {
+        for x in self.x.minor(&self.panel.x.ticks).into_iter().map(|value| self.x.pixel(value)) {
             canvas.line(&[(x, plot.bottom), (x, plot.bottom - 5.0)], ink, 1.0)?;
         }
-        for y in self.y.minor().into_iter().map(|value| self.y.pixel(value)) {
+        for y in self.y.minor(&self.panel.y.ticks).into_iter().map(|value| self.y.pixel(value)) {
             canvas.line(&[(plot.left, y), (plot.left + 5.0, y)], ink, 1.0)?;
         }
         canvas.line(&[(plot.left, plot.top), (plot.left, plot.bottom), (plot.right, plot.bottom)], ink, 1.3)?;
-        if labelled && !self.panel.x.label.is_empty() {
-            let label = wrapped(&self.panel.x.label, "\n", LABEL, self.cell.width(), 1).concat();
-            let half = area(&label, (0.0, 0.0), LABEL, Align::Centre).right;
-            let middle = (plot.left + plot.right) / 2.0;
-            let x = middle.clamp(self.cell.left + half, (self.cell.right - half).max(self.cell.left + half));
-            canvas.text(&label, (x, self.cell.bottom - 0.28 * LABEL), LABEL, Align::Centre, INK)?;
-        }
-        Ok(())
+        if labelled { self.panel.x.draw_title(canvas, &self.cell, (plot.left + plot.right) / 2.0) } else { Ok(()) }
     }
 
     fn content<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<(), PlotError> {

@@ -111,10 +111,16 @@ fn corpus<'a>(input: &ReportInput) -> Vec<Block<'a>> {
         Some(floor) => format!("Its exact irreducible loss is {floor:.5} nats per token."),
         None => "Its irreducible loss is not known.".to_owned(),
     };
+    let evaluated = match input.floor.filter(|floor| corpus.floor.is_some_and(|whole| whole != *floor)) {
+        Some(floor) => {
+            format!(" On the part that runs were evaluated on, which is what counts for fits, it is {floor:.5}.")
+        }
+        None => String::new(),
+    };
     vec![
         Block::Heading(2, "Corpus".to_owned()),
         Block::Paragraph(format!(
-            "{}: {} training tokens, {} validation tokens, vocabulary of {}. {floor}",
+            "{}: {} training tokens, {} validation tokens, vocabulary of {}. {floor}{evaluated}",
             corpus.description,
             units::grouped(corpus.train_tokens),
             units::grouped(corpus.validation_tokens),
@@ -135,7 +141,7 @@ fn fits<'a>(input: &ReportInput) -> Vec<Block<'a>> {
             fit.groups.iter().map(|group| fit_row(fit.law, group)).collect(),
             1,
         ));
-        let verdicts: Vec<String> = fit.groups.iter().flat_map(|g| verdict(g, floor_of(input))).collect();
+        let verdicts: Vec<String> = fit.groups.iter().flat_map(|g| verdict(g, input.floor)).collect();
         if !verdicts.is_empty() {
             out.push(Block::List(verdicts));
         }
@@ -162,10 +168,6 @@ fn evaluations<'a>(input: &ReportInput) -> Vec<Block<'a>> {
         ]
     });
     blocks.collect()
-}
-
-fn floor_of(input: &ReportInput) -> Option<f64> {
-    input.corpus.as_ref().and_then(|corpus| corpus.floor)
 }
 
 fn dash() -> String {

@@ -35,6 +35,8 @@ pub struct ReportInput {
     pub unmeasured: Vec<String>,
     /// What was trained on.
     pub corpus: Option<CorpusSummary>,
+    /// The true floor of the loss that the runs report, in nats per token.
+    pub floor: Option<f64>,
     /// How to get each number again.
     pub commands: Vec<RerunCommand>,
 }
@@ -115,7 +117,7 @@ pub struct CorpusSummary {
     pub validation_tokens: u64,
     /// Different tokens.
     pub vocab_size: u64,
-    /// The exact irreducible loss in nats per token, where it is known.
+    /// The exact irreducible loss of the validation tokens, in nats per token, where it is known.
     pub floor: Option<f64>,
 }
 

@@ -116,6 +116,7 @@ fn input() -> ReportInput {
             vocab_size: 256,
             floor: Some(1.2),
         }),
+        floor: Some(1.2),
         commands: vec![RerunCommand {
             what: "the fits".into(),
             command: "lossfloor fit results/demo.csv --form power+floor --x flops --y val_loss --group label".into(),
@@ -138,6 +139,14 @@ fn a_report_shows_troubles_first_and_every_c_with_its_error() {
     at("2.0242 ± 0.0013");
     at("lossfloor fit results/demo.csv");
     assert!(at("| a1 |") < at("| b2 |"));
+}
+
+#[test]
+fn the_floor_of_the_part_that_counts_is_told_from_that_of_the_corpus() {
+    assert!(!input().markdown().contains("On the part"));
+    let text = ReportInput { floor: Some(1.19), ..input() }.markdown();
+    assert!(text.contains("is 1.20000 nats per token. On the part that runs were evaluated on"), "{text}");
+    assert!(text.contains("which is what counts for fits, it is 1.19000."), "{text}");
 }
 
 #[test]

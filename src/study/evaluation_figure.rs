@@ -5,8 +5,8 @@ use super::tidy::shown;
 use super::{Evaluated, FigureSection, StudyError, table_figures};
 use crate::analysis::{Columns, FrameError, Table};
 use crate::binomial;
-use crate::plot::figures::{Evaluation, EvaluationPanel, EvaluationSeries};
-use crate::plot::{Axis, Chart, DataPoint, Span, Ticks};
+use crate::plot::figures::{Evaluation, EvaluationPanel, EvaluationSeries, share_axis};
+use crate::plot::{Axis, Chart, DataPoint, Span};
 use crate::tasks::measurement::Row;
 use std::path::{Path, PathBuf};
 
@@ -40,14 +40,14 @@ fn table_chart(section: &FigureSection, figure: &EvaluationFigure, path: &Path) 
     let columns = Columns {
         inputs: vec![figure.x.clone()],
         y: figure.y.clone(),
+        y_is_share: true,
         group: figure.group.clone(),
         condition: table_figures::condition(&figure.condition)?,
         ..Columns::default()
     };
     let table = Table::read(path, &columns)?;
-    let mut x = Axis::log(figure.x_label.as_ref().unwrap_or(&figure.x));
-    x.ticks = Ticks::Values(table_figures::levels(table.rows.iter().map(|row| row.inputs[0])));
-    let y = Axis::linear(section.y_label.as_ref().unwrap_or(&figure.y)).within(0.0, 1.0);
+    let xs: Vec<f64> = table.rows.iter().map(|row| row.inputs[0]).collect();
+    let x = Axis::over(figure.x_label.as_ref().unwrap_or(&figure.x), &xs);
     let series = table.groups().into_iter().map(|name| {
         let rows = table.rows.iter().filter(|row| row.group == name);
         let mut points: Vec<DataPoint> = rows
@@ -59,7 +59,9 @@ fn table_chart(section: &FigureSection, figure: &EvaluationFigure, path: &Path) 
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
         EvaluationSeries { name: name.unwrap_or_default(), points }
     });
-    let panel = EvaluationPanel { title: None, x, y, series: series.collect(), references: references(figure) };
+    let series: Vec<EvaluationSeries> = series.collect();
+    let y = share_axis(section.y_label.as_ref().unwrap_or(&figure.y), &series);
+    let panel = EvaluationPanel { title: None, x, y, series, references: references(figure) };
     let note = format!("Bars: 95 % Wilson intervals of {trials} trials; the noise of training is not in them.");
     Ok(on_one_panel(section, panel, note))
 }
@@ -96,7 +98,7 @@ fn own_chart(
     let panel = EvaluationPanel {
         title: None,
         x: Axis::over(figure.x_label.as_ref().unwrap_or(&figure.x), &xs),
-        y: if share { Axis::shares(label) } else { Axis::linear(label) },
+        y: if share { share_axis(label, &series) } else { Axis::linear(label) },
         series,
         references: references(figure),
     };

@@ -7,16 +7,15 @@ use super::{
 };
 use crate::analysis::forms::Input;
 use crate::analysis::{Row, Sample, display, profile};
-use crate::data::CorpusInfo;
 use crate::plot::figures::{ProfileCurve, ProfileCurves, Reducible, ReducibleSeries, forest};
 use crate::plot::{Axis, Chart, Figure, FloorLine, ForestPanel, ForestRow, Look, SeriesPoint, Span, Width};
 
 impl Study {
-    /// One figure.
+    /// One figure; `floor` is the true floor of the loss that runs report, where it is known.
     pub(super) fn chart(
         &self,
         section: &FigureSection,
-        corpus: Option<&CorpusInfo>,
+        floor: Option<f64>,
         evaluated: &[Evaluated],
     ) -> Result<Chart, StudyError> {
         let of_table = table_figures::chart(section);
@@ -34,7 +33,7 @@ impl Study {
             FigureKind::Surface => law_figures::surface_chart(section, fit, groups),
             FigureKind::Allocation => law_figures::allocation_chart(section, fit, groups)?,
             // Kinds that show a table are drawn by now.
-            _ => loss_chart(section, fit, groups, corpus),
+            _ => loss_chart(section, fit, groups, floor),
         })
     }
 
@@ -70,7 +69,7 @@ impl Study {
             },
             ForestPanel {
                 title: Some("multiplier at equal loss".to_owned()),
-                x: Axis::log(format!("how many times the baseline needs: {}", fit.label(Input::X))),
+                x: Axis::log(format!("multiple of {} that the baseline needs for the same loss", fit.label(Input::X))),
                 rows: multipliers.collect(),
                 reference: Some((1.0, "equal".to_owned())),
             },
@@ -91,18 +90,17 @@ impl From<PaperWidth> for Width {
     }
 }
 
-fn loss_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>, corpus: Option<&CorpusInfo>) -> Chart {
+fn loss_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>, floor: Option<f64>) -> Chart {
     let point = |row: &Row| SeriesPoint { x: row.inputs[0], y: row.y, y_se: row.y_se };
     let series = groups
         .into_iter()
         .map(|group| drawing::series(&group.group, group.rows.iter().map(point).collect(), group.curve));
-    let floor = corpus.and_then(|corpus| corpus.floor_nats).filter(|_| fit.y == "val_loss");
     let figure = Figure {
         title: section.title.clone().unwrap_or_default(),
         x_label: fit.label(Input::X).to_owned(),
         y_label: section.y_label.clone().unwrap_or_else(|| fit.y.clone()),
         series: series.filter(|series| !series.points.is_empty()).collect(),
-        floor: floor.map(|loss| FloorLine { loss, label: "true floor".to_owned() }),
+        floor: floor.filter(|_| fit.y == "val_loss").map(|loss| FloorLine { loss, label: "true floor".to_owned() }),
         residuals: section.residuals,
         width: section.width.into(),
     };

@@ -8,6 +8,7 @@ use crate::data::CorpusInfo;
 use crate::expression::Expression;
 use crate::files::{ReadError, write_atomic};
 use crate::plot::Curve;
+use crate::record::RunRecord;
 use crate::report::{CorpusSummary, GroupResult, MissingRun, ReportFigure, ReportFit, ReportInput, RerunCommand};
 use crate::sweep::{SweepPlan, plan};
 use serde_json::json;
@@ -121,15 +122,15 @@ impl Study {
         if shown.is_empty() {
             return Ok(Step::Current);
         }
-        let corpus = self.corpus()?;
-        let specs = format!("{:?}{shown:?}{:?}", self.file.fits, corpus.as_ref().map(|c| c.floor_nats));
+        let floor = self.floor(&self.records(plan)?)?;
+        let specs = format!("{:?}{shown:?}{floor:?}", self.file.fits);
         let inputs = self.inputs(&[&specs], &self.tables())?;
         let paths: Vec<PathBuf> = shown.iter().flat_map(|figure| self.figure_paths(figure)).collect();
         if self.is_current("figure", &inputs, &paths).is_some() {
             return Ok(Step::Current);
         }
         for section in shown {
-            let chart = self.chart(section, corpus.as_ref(), evaluated)?;
+            let chart = self.chart(section, floor, evaluated)?;
             let draw = |source| StudyError::Plot { name: section.name.clone(), source };
             let [svg, png] = self.figure_paths(section);
             write_atomic(&svg, chart.svg().map_err(draw)?.as_bytes())?;
@@ -162,7 +163,8 @@ impl Study {
         unmeasured: &[Unmeasured],
     ) -> Result<Step, StudyError> {
         let corpus = self.corpus()?;
-        let records = plan.map(|plan| plan::collect(plan, &self.runs_dir)).transpose()?.unwrap_or_default();
+        let records = self.records(plan)?;
+        let floor = self.floor(&records)?;
         let planned = plan.map_or(&[][..], |plan| &plan.runs);
         let missing = planned.iter().filter(|run| !records.iter().any(|record| record.run_id == run.id.0));
         let missing = missing.map(|run| MissingRun {
@@ -175,7 +177,7 @@ impl Study {
         let figures: Vec<(&FigureSection, PathBuf)> =
             drawn.map(|figure| (figure, self.figure_paths(figure)[0].clone())).collect();
         let (file, origin) = (&self.file, self.origin.display());
-        let specs = format!("{file:?}{missing:?}{unmeasured:?}{corpus:?}{origin}{:?}", self.assignments);
+        let specs = format!("{file:?}{missing:?}{unmeasured:?}{corpus:?}{floor:?}{origin}{:?}", self.assignments);
         let sources: Vec<PathBuf> = figures.iter().map(|(_, svg)| svg.clone()).chain(self.tables()).collect();
         let inputs = self.inputs(&[&specs], &sources)?;
         let paths = [self.folder.join("report.md"), self.report_path()];
@@ -215,12 +217,27 @@ impl Study {
             evaluations: evaluated.iter().filter(|one| !one.last.is_empty()).map(Evaluated::for_report).collect(),
             unmeasured: unmeasured.iter().map(ToString::to_string).collect(),
             corpus: corpus.map(|info| self.summary(&info)),
+            floor,
             commands: self.commands(),
         };
         write_atomic(&paths[0], report.markdown().as_bytes())?;
         write_atomic(&paths[1], report.html().as_bytes())?;
         self.set_current("report", &inputs, false)?;
         Ok(Step::Made)
+    }
+
+    fn records(&self, plan: Option<&SweepPlan>) -> Result<Vec<RunRecord>, StudyError> {
+        Ok(plan.map(|plan| plan::collect(plan, &self.runs_dir)).transpose()?.unwrap_or_default())
+    }
+
+    /// The true floor of the loss that runs report: the one that all of them were evaluated against, which may have
+    /// been on a part of the corpus only; without a run that of the corpus.
+    fn floor(&self, records: &[RunRecord]) -> Result<Option<f64>, StudyError> {
+        let mut floors = records.iter().filter_map(|record| record.floor);
+        match floors.next() {
+            Some(first) => Ok(floors.all(|floor| floor == first).then_some(first)),
+            None => Ok(self.corpus()?.and_then(|info| info.floor_nats)),
+        }
     }
 
     fn summary(&self, info: &CorpusInfo) -> CorpusSummary {

@@ -96,6 +96,10 @@ impl Cells {
 pub(in crate::analysis) const POSITIVE: (&str, fn(f64) -> bool) =
     ("positive number", |value| value.is_finite() && value > 0.0);
 
+/// What it takes for shares.
+pub(in crate::analysis) const SHARE: (&str, fn(f64) -> bool) =
+    ("share from 0 to 1", |value| (0.0..=1.0).contains(&value));
+
 /// A row as a condition sees it: numbers where the text is one.
 fn scope<'a>(columns: &'a [String], cells: &[Option<String>]) -> TableRow<'a> {
     let value = |cell: &Option<String>| match cell.as_deref() {

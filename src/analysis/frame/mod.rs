@@ -7,7 +7,7 @@ mod error;
 pub use error::FrameError;
 
 use crate::expression::Expression;
-use cells::{Cells, POSITIVE, TextRow};
+use cells::{Cells, POSITIVE, SHARE, TextRow};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
@@ -18,6 +18,8 @@ pub struct Columns {
     pub inputs: Vec<String>,
     /// The loss.
     pub y: String,
+    /// Whether `y` is a share from 0 to 1 rather than a loss.
+    pub y_is_share: bool,
     /// Standard error of the loss; an empty cell means unknown.
     pub y_se: Option<String>,
     /// What splits the rows into series.
@@ -184,12 +186,13 @@ fn table(cells: &Cells, wanted: &Columns) -> Result<Table, FrameError> {
             continue;
         }
         let number = |at: usize| cells.number(row, at, POSITIVE);
+        let kind = if wanted.y_is_share { SHARE } else { POSITIVE };
         let known = |at: &usize| texts[*at].as_deref().is_some_and(|text| !text.is_empty());
         table.rows.push(Row {
             line: *line,
             group,
             inputs: inputs.iter().map(|at| number(*at)).collect::<Result<_, _>>()?,
-            y: number(y)?,
+            y: cells.number(row, y, kind)?,
             y_se: y_se.filter(known).map(number).transpose()?,
             weight: weight.map(number).transpose()?,
             cluster: cluster.map(|at| text(texts, at)),
@@ -325,6 +328,20 @@ mod tests {
             assert!(error.contains("not a CSV table") && error.contains("\"b\"\u{fffd}\u{fffd}"), "{error:?}");
             assert!(!error.contains(char::is_control) && error.chars().count() < 400, "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_share_may_be_zero_but_not_above_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        let columns =
+            Columns { inputs: vec!["window".into()], y: "accuracy".into(), y_is_share: true, ..Columns::default() };
+        std::fs::write(&path, "window,accuracy\n32,0\n64,1\n").unwrap();
+        let table = Table::read(&path, &columns).unwrap();
+        assert_eq!(table.rows.iter().map(|row| row.y).collect::<Vec<_>>(), [0.0, 1.0]);
+        std::fs::write(&path, "window,accuracy\n32,0\n64,1.5\n").unwrap();
+        let error = Table::read(&path, &columns).unwrap_err().to_string();
+        assert!(error.contains("line 3, column 'accuracy': '1.5' is not a share from 0 to 1"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The figure of one evaluation.
 
-use crate::plot::figures::{Evaluation as Figure, EvaluationPanel, EvaluationSeries, SettingGrid};
+use crate::plot::figures::{Evaluation as Figure, EvaluationPanel, EvaluationSeries, SettingGrid, share_axis};
 use crate::plot::{Axis, Best, Chart, DataPoint, Span};
 use crate::tasks::Tag;
 use crate::tasks::measurement::{Evaluation, Measurement, Row};
@@ -87,7 +87,7 @@ fn shares(evaluation: &Evaluation) -> Chart {
     };
     let needles = matches!(evaluation.settings, Measurement::Niah(_));
     let title = if needles { "Needles in a haystack" } else { "Phonebook" };
-    let y = Axis::shares("share of right answers");
+    let y = share_axis("share of right answers", &series);
     let note = if along == Tag::Distance { OF_RANGES } else { OF_SHARES };
     of_panel(title, EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, note)
 }

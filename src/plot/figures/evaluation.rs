@@ -15,6 +15,19 @@ pub struct EvaluationSeries {
     pub points: Vec<DataPoint>,
 }
 
+/// A linear axis for the shares of these series: from 0 to 1 with room for the markers of either, unless all of them
+/// with their bars lie so close together that they could not be told apart on it.
+pub fn share_axis(label: impl Into<String>, series: &[EvaluationSeries]) -> Axis {
+    /// Of the whole axis.
+    const CLOSE: f64 = 0.2;
+    let points = || series.iter().flat_map(|series| &series.points);
+    let bars = points().filter_map(|point| point.y_bar).flat_map(|bar| [bar.lo, bar.hi]).flatten();
+    let ends = |(lo, hi): (f64, f64), value: f64| (lo.min(value), hi.max(value));
+    let (lo, hi) = points().map(|point| point.y).chain(bars).fold((f64::INFINITY, f64::NEG_INFINITY), ends);
+    let axis = Axis::linear(label);
+    if hi > lo && hi - lo < CLOSE { axis } else { axis.within(-0.03, 1.03) }
+}
+
 /// One panel of measurements.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EvaluationPanel {
@@ -123,7 +136,7 @@ impl Coverage {
             references: vec![(self.nominal, format!("nominal {} %", (1e4 * self.nominal).round() / 1e2))],
             ..EvaluationPanel::default()
         };
-        let (title, note) = (self.title.clone(), "Bars: binomial intervals of the simulation.".to_owned());
+        let (title, note) = (self.title.clone(), "Bars: 95 % binomial intervals of the simulation.".to_owned());
         Evaluation { title, panels: vec![panel], note, width: self.width }.chart()
     }
 }
@@ -133,6 +146,17 @@ mod tests {
     use super::super::super::chart::Panel;
     use super::super::super::xy::Span;
     use super::*;
+
+    #[test]
+    fn shares_that_are_alike_fill_the_axis() {
+        let series = |shares: &[f64]| {
+            let point = |share: &f64| DataPoint::with_bar(1.0, *share, Span::new(share - 0.02, *share));
+            [EvaluationSeries { points: shares.iter().map(point).collect(), ..EvaluationSeries::default() }]
+        };
+        assert_eq!(share_axis("share", &series(&[0.2, 0.9])).range, Some((-0.03, 1.03)));
+        assert_eq!(share_axis("share", &series(&[])).range, Some((-0.03, 1.03)));
+        assert_eq!(share_axis("share", &series(&[0.98, 1.0])).range, None);
+    }
 
     #[test]
     fn whole_bars_of_coverages_are_shown() {

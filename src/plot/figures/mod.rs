@@ -15,7 +15,7 @@ mod surface;
 pub use allocation::{Allocation, AllocationPanel, LawSeries, forest};
 pub use curve_fits::{CurveFitRun, CurveFits};
 pub use curves::{LossCurves, RunCurve};
-pub use evaluation::{Coverage, Evaluation, EvaluationPanel, EvaluationSeries};
+pub use evaluation::{Coverage, Evaluation, EvaluationPanel, EvaluationSeries, share_axis};
 pub use grid::SettingGrid;
 pub use isoflop::{Budget, Isoflop, Valley};
 pub use latency::{Latency, LatencyPanel, LatencySeries};

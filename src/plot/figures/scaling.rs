@@ -172,13 +172,13 @@ impl Figure {
             parts.push("Dashed: beyond the data.");
         }
         if curves().any(|curve| !curve.band.is_empty()) {
-            parts.push("Shaded: confidence band.");
+            parts.push("Shaded: 95 % confidence band.");
         }
         if curves().any(|curve| curve.floor.is_some()) {
             parts.push("Arrow at the right edge: fitted C.");
         }
         if curves().any(|curve| curve.floor.is_some_and(|floor| floor.interval.is_some())) {
-            parts.push("Bar beside it: its interval.");
+            parts.push("Bar beside it: its 95 % interval.");
         }
         if below {
             parts.push("Pointing down: below the axis.");
