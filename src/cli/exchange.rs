@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// Read somebody's checkpoint into a model folder that this program takes as CHECKPOINT
 #[derive(clap::Args, Debug)]
 pub struct ImportArgs {
-    /// A folder with a config.json, or with --arch a safetensors file, an index of shards, or a folder with either
+    /// A folder with a config.json, or with --arch a file of tensors, an index of shards, or a folder with either; files
+    /// are those of safetensors or of torch.save (.pth, .pt, .ckpt, .bin)
     source: PathBuf,
     /// The tensors are those of the reference's state dict for this architecture; see `model list`
     #[arg(long)]
@@ -24,7 +25,7 @@ pub struct ImportArgs {
     /// What tensors do not tell: scaling.rule, scaling.d0, model.head_dim, model.window, model.rope_base
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "arch")]
     set: Vec<String>,
-    /// What stands before every name; tensors without it are left alone
+    /// What stands before every name; tensors without it are left alone. `_orig_mod.` and `module.` need not be said
     #[arg(long, requires = "arch", default_value = "", hide_default_value = true)]
     prefix: String,
     #[command(flatten)]

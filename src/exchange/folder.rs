@@ -322,8 +322,9 @@ fn check_blocks(tensors: &StoredTensors) -> Result<(), ExchangeError> {
     Err(ExchangeError::content(&tensors.path, problem.collect::<Vec<_>>().join("; ")))
 }
 
-/// Opens tensors under the names of the reference's state dict, separate or fused: a safetensors file, an index of
-/// shards, or a folder with either.
+/// Opens tensors under the names of the reference's state dict, separate or fused: a file of safetensors or of
+/// `torch.save`, an index of shards, or a folder with either. Without a prefix, what wrappers of the model put before
+/// every name is taken off.
 pub fn open_state_dict(path: &Path, said: &StateDict) -> Result<ModelFolder, ExchangeError> {
     std::fs::metadata(path).map_err(ReadError::of(path))?;
     let architecture = said.model.architecture()?;
@@ -337,6 +338,9 @@ pub fn open_state_dict(path: &Path, said: &StateDict) -> Result<ModelFolder, Exc
     }
     let mut tensors = StoredTensors::open(path)?;
     tensors.only_under(&said.prefix);
+    if said.prefix.is_empty() {
+        tensors.unwrap_names();
+    }
     check_blocks(&tensors)?;
     let mut section = said.model.clone();
     infer::complete(&mut section, architecture.defaults().head_dim, &tensors);

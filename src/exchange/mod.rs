@@ -13,11 +13,16 @@ mod describe;
 mod folder;
 mod infer;
 mod layout;
+mod pickle;
+mod safetensors_file;
 mod stored;
+mod torch_file;
 mod write;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod torch_tests;
 
 pub use folder::{ModelFolder, Param, StateDict, open, open_state_dict};
 pub use layout::Layout;

@@ -1,10 +1,9 @@
-//! Tensors in safetensors files: what there is, and rows of it read where they lie.
+//! Tensors in files of others: what there is, and rows of it read where they lie.
 
-use super::ExchangeError;
+use super::{ExchangeError, safetensors_file, torch_file};
 use crate::files::ReadError;
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -16,8 +15,11 @@ use std::path::{Path, PathBuf};
 pub(super) const SINGLE: &str = "model.safetensors";
 /// What says in which shard a tensor lies.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// Bytes of the length that stands before a header.
-const LENGTH_BYTES: u64 = 8;
+/// The same of a model that PyTorch saved.
+const TORCH_SINGLE: &str = "pytorch_model.bin";
+const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
+/// What compilation and data parallelism put before every name.
+const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
 
 /// How a number is stored, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,10 +61,6 @@ impl Element {
         }
     }
 
-    fn of(dtype: Dtype) -> Option<Self> {
-        [Self::F32, Self::Bf16, Self::F16].into_iter().find(|element| element.dtype() == dtype)
-    }
-
     /// The numbers that `bytes` hold, exactly.
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let pairs = || bytes.as_chunks::<2>().0.iter();
@@ -87,14 +85,29 @@ impl Element {
     }
 }
 
+/// What kind of numbers a tensor has.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Numbers {
+    Known(Element),
+    /// One that no parameter has, by its name; never read.
+    Other(String),
+}
+
 /// One tensor of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
-    file: usize,
-    dtype: Dtype,
+    /// Place of its file among those that are open.
+    pub(super) file: usize,
+    pub(super) numbers: Numbers,
     pub(super) shape: Vec<usize>,
     /// First byte in its file.
-    start: u64,
+    pub(super) start: u64,
+}
+
+/// What one file holds.
+pub(super) struct Contents {
+    pub(super) tensors: BTreeMap<String, Stored>,
+    pub(super) metadata: HashMap<String, String>,
 }
 
 /// The tensors of one or more files.
@@ -114,11 +127,15 @@ struct Index {
 }
 
 impl StoredTensors {
-    /// The tensors at `path`: a safetensors file, an index, or a folder with one of the two under its usual name.
+    /// The tensors at `path`: a file, an index of shards, or a folder with one of the two under its usual name.
     pub(super) fn open(path: &Path) -> Result<Self, ExchangeError> {
         if path.is_dir() {
-            let named = [INDEX, SINGLE].map(|name| path.join(name)).into_iter().find(|file| file.exists());
-            let missing = || ExchangeError::content(path, format!("it holds neither {SINGLE} nor {INDEX}"));
+            let usual = [INDEX, SINGLE, TORCH_INDEX, TORCH_SINGLE].map(|name| path.join(name));
+            let named = usual.into_iter().find(|file| file.exists());
+            let missing = || {
+                let problem = format!("it holds neither {SINGLE} nor {TORCH_SINGLE}, nor an index of either's shards");
+                ExchangeError::content(path, problem)
+            };
             return Self::open(&named.ok_or_else(missing)?);
         }
         if path.extension().is_some_and(|extension| extension == "json") {
@@ -158,45 +175,21 @@ impl StoredTensors {
         Ok(tensors)
     }
 
-    /// Adds the tensors of a file after checking its header against its length.
+    /// Adds the tensors of a file, which says itself of which kind it is.
     fn add_file(&mut self, path: &Path) -> Result<(), ExchangeError> {
-        let refuse = |problem: String| ExchangeError::content(path, problem);
         let file = File::open(path).map_err(ReadError::of(path))?;
-        let length = file.metadata().map_err(ReadError::of(path))?.len();
-        let read = |bytes: &mut [u8], at: u64| file.read_exact_at(bytes, at).map_err(ReadError::of(path));
-        let mut header_bytes = [0; LENGTH_BYTES as usize];
-        if length < LENGTH_BYTES {
-            return Err(refuse(format!("truncated: {length} bytes are no safetensors file")));
-        }
-        read(&mut header_bytes, 0)?;
-        let header_bytes = u64::from_le_bytes(header_bytes);
-        let Some(start) = header_bytes.checked_add(LENGTH_BYTES).filter(|&end| end <= length) else {
-            return Err(refuse(format!("truncated, or no safetensors file: {length} bytes end within its header")));
-        };
-        let mut header = vec![0; header_bytes as usize];
-        read(&mut header, LENGTH_BYTES)?;
-        let header: Metadata = serde_json::from_slice(&header).map_err(|error| {
-            // The list of every dtype there is says less than the one that is not among them.
-            let error = error.to_string();
-            refuse(format!("not a safetensors header: {}", error.split(", expected").next().unwrap_or(&error)))
-        })?;
-        let end = start + header.data_len() as u64;
-        if length != end {
-            let word = if length < end { "truncated" } else { "damaged" };
-            return Err(refuse(format!("{word}: it has {length} bytes, and its header tells of {end}")));
-        }
-        for (name, info) in header.tensors() {
-            let stored = Stored {
-                file: self.files.len(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                start: start + info.data_offsets.0 as u64,
-            };
-            if self.tensors.insert(name.clone(), stored).is_some() {
-                return Err(refuse(format!("'{name}' is in another shard, too")));
+        let mut start = [0; torch_file::START_BYTES];
+        let read = file.read_at(&mut start, 0).map_err(ReadError::of(path))?;
+        let ours = torch_file::begins(&start[..read]);
+        let read = if ours { torch_file::read } else { safetensors_file::read };
+        let contents = read(path, &file, self.files.len())?;
+        for (name, stored) in contents.tensors {
+            if self.tensors.contains_key(&name) {
+                return Err(ExchangeError::content(path, format!("'{name}' is in another shard, too")));
             }
+            self.tensors.insert(name, stored);
         }
-        self.metadata = header.metadata().clone().unwrap_or_default();
+        self.metadata = contents.metadata;
         self.files.push((path.to_owned(), file));
         Ok(())
     }
@@ -223,12 +216,23 @@ impl StoredTensors {
             .collect();
     }
 
+    /// Takes off what wrappers of the model put before every name.
+    pub(super) fn unwrap_names(&mut self) {
+        let wrapper = |tensors: &Self| {
+            let on_all = |prefix: &&str| tensors.names().all(|name| name.starts_with(prefix));
+            WRAPPERS.into_iter().find(on_all).filter(|_| !tensors.tensors.is_empty())
+        };
+        while let Some(prefix) = wrapper(self) {
+            self.only_under(prefix);
+        }
+    }
+
     /// Leaves one of two names of a tied matrix. Where both are there, they must be equal.
     pub(super) fn join(&mut self, kept: &str, other: &str) -> Result<(), ExchangeError> {
         let Some(second) = self.tensors.remove(other) else { return Ok(()) };
         match self.tensors.get(kept) {
             None => drop(self.tensors.insert(kept.to_owned(), second)),
-            Some(first) if self.equal(first, &second)? => {}
+            Some(first) if self.equal(first, &second, self.element(kept)?)? => {}
             Some(_) => {
                 let problem = format!("'{kept}' and '{other}' differ where model.tie_embeddings says they are one");
                 return Err(ExchangeError::content(&self.path, problem));
@@ -237,12 +241,13 @@ impl StoredTensors {
         Ok(())
     }
 
-    fn equal(&self, first: &Stored, second: &Stored) -> Result<bool, ExchangeError> {
-        if first.shape != second.shape || first.dtype != second.dtype {
+    /// Whether two tensors, the first of which is stored as `element`, are the same.
+    fn equal(&self, first: &Stored, second: &Stored, element: Element) -> Result<bool, ExchangeError> {
+        if first.shape != second.shape || first.numbers != second.numbers {
             return Ok(false);
         }
         for row in 0..first.shape.first().copied().unwrap_or(0) {
-            if self.bytes(first, row..row + 1)? != self.bytes(second, row..row + 1)? {
+            if self.bytes(first, element, row..row + 1)? != self.bytes(second, element, row..row + 1)? {
                 return Ok(false);
             }
         }
@@ -252,20 +257,23 @@ impl StoredTensors {
     /// How the numbers of a tensor are stored.
     pub(super) fn element(&self, name: &str) -> Result<Element, ExchangeError> {
         let stored = &self.tensors[name];
-        Element::of(stored.dtype).ok_or_else(|| ExchangeError::Dtype {
-            path: self.files[stored.file].0.clone(),
-            tensor: name.to_owned(),
-            dtype: format!("{:?}", stored.dtype),
-        })
+        match &stored.numbers {
+            Numbers::Known(element) => Ok(*element),
+            Numbers::Other(dtype) => Err(ExchangeError::Dtype {
+                path: self.files[stored.file].0.clone(),
+                tensor: name.to_owned(),
+                dtype: dtype.clone(),
+            }),
+        }
     }
 
     /// The bytes of some rows: the first axis.
     pub(super) fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>, ExchangeError> {
-        self.bytes(&self.tensors[name], rows)
+        self.bytes(&self.tensors[name], self.element(name)?, rows)
     }
 
-    fn bytes(&self, stored: &Stored, rows: Range<usize>) -> Result<Vec<u8>, ExchangeError> {
-        let row_bytes = stored.shape.iter().skip(1).product::<usize>() * stored.dtype.bitsize() / 8;
+    fn bytes(&self, stored: &Stored, element: Element, rows: Range<usize>) -> Result<Vec<u8>, ExchangeError> {
+        let row_bytes = stored.shape.iter().skip(1).product::<usize>() * element.bytes();
         let (path, file) = &self.files[stored.file];
         let mut bytes = vec![0; rows.len() * row_bytes];
         let at = stored.start + (rows.start * row_bytes) as u64;

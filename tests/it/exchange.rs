@@ -402,10 +402,10 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     assert!(line.ends_with("4 unknown: foreign.a, foreign.b, foreign.c, …"), "{line}");
 
     let mut prefixed = Tensors::new();
-    prefixed.extend(ours.iter().map(|(name, tensor)| (format!("module.{name}"), tensor.clone())));
+    prefixed.extend(ours.iter().map(|(name, tensor)| (format!("net.{name}"), tensor.clone())));
     write_file(&at("prefixed.safetensors"), &prefixed, &[]);
     let line = import("prefixed.safetensors");
-    assert!(line.ends_with("no tensor's name begins with 'transformer.h.'; hint: --prefix module."), "{line}");
+    assert!(line.ends_with("no tensor's name begins with 'transformer.h.'; hint: --prefix net."), "{line}");
     write_file(&at("llama.safetensors"), &Tensors::from([("model.norm.weight".to_owned(), (vec![1], vec![0.0]))]), &[]);
     let line = import("llama.safetensors");
     assert!(line.ends_with("'transformer.h.'; 1 other tensors: model.norm.weight"), "{line}");

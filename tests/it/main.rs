@@ -7,6 +7,7 @@ mod curves_cli;
 mod data;
 mod exchange;
 mod fuzz_tables;
+mod import_torch;
 mod layering;
 mod learning_curve;
 mod scaling;
