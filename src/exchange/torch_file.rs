@@ -25,6 +25,8 @@ const LEGACY: [u8; 10] = *b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 ";
 const PICKLE: &str = "data.pkl";
 /// Bytes of a pickle at most; one of a thousand tensors has some 200,000.
 const PICKLE_BYTES: u64 = 1 << 24;
+/// Axes that a tensor of PyTorch can have.
+const MOST_AXES: usize = 64;
 /// Keys under which programs save a state dict beside other things; the first that is there is taken.
 const STATE_DICTS: [&str; 4] = ["model", "state_dict", "model_state_dict", "module"];
 
@@ -107,7 +109,10 @@ impl<'p> View<'p> {
             Some(name) => Numbers::Other(name.to_owned()),
             None => numbers(pickle.global(*class)?.1),
         };
-        let sizes = |tuple: Id| pickle.tuple(tuple)?.iter().map(|size| pickle.size(*size)).collect::<Option<Vec<_>>>();
+        let sizes = |tuple: Id| {
+            let sizes = pickle.tuple(tuple).filter(|sizes| sizes.len() <= MOST_AXES)?;
+            sizes.iter().map(|size| pickle.size(*size)).collect::<Option<Vec<_>>>()
+        };
         let (shape, strides) = (sizes(*shape)?, sizes(*strides)?);
         Some(Self { key: pickle.text(*key)?, numbers, offset: pickle.size(*offset)?, shape, strides })
     }

@@ -190,6 +190,9 @@ fn views_stay_within_their_storage() {
         let said = open(offset, sizes, &[stride, b"K\x01\x86"].concat()).expect_err("refused");
         assert!(said.ends_with("damaged: 'a' ends behind its storage") || said.contains("not contiguous"), "{said}");
     }
+    let axes = |count| [b"(".to_vec(), b"K\x01".repeat(count), b"t".to_vec()].concat();
+    open(0, &axes(64), &axes(64)).expect("as many axes as there can be");
+    assert!(open(0, &axes(65), &axes(65)).expect_err("refused").contains("no state dict"));
     let said = open(0, b"K\x06\x85", b"K\x00\x85").expect_err("refused");
     assert!(said.contains("'a' is not contiguous"), "{said}");
 }
