@@ -6,8 +6,8 @@
 //! bear the names of one [`Layout`]; whoever reads a folder sees the names of [`arch::params`](crate::arch::params).
 //!
 //! [`open`] takes a model folder, the folder of a run or one of its checkpoints; [`open_state_dict`] takes files that
-//! nothing describes; [`write`] makes a model folder of either. Values are read where they lie, some rows at a time, so
-//! no more than one tensor is in memory.
+//! nothing describes, of safetensors or of PyTorch's `torch.save`; [`write`] makes a model folder of either. Values are
+//! read where they lie, some rows at a time, so no more than one tensor is in memory.
 
 mod describe;
 mod folder;

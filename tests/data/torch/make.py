@@ -4,7 +4,7 @@
     python3 -m venv venv && venv/bin/pip install torch numpy safetensors
     venv/bin/python tests/data/torch/make.py
 
-The model is a transformer of two layers, four heads of four channels, two of keys and values, under the names of the
+The model is a transformer of four layers, four heads of four channels, two of keys and values, under the names of the
 reference's state dict. Its numbers are drawn with a fixed seed.
 """
 import pathlib
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 HERE = pathlib.Path(__file__).resolve().parent
-WIDTH, HEAD, HEADS, KV_HEADS, MLP, VOCABULARY, DEPTH = 16, 4, 4, 2, 20, 24, 2
+WIDTH, HEAD, HEADS, KV_HEADS, MLP, VOCABULARY, DEPTH = 12, 4, 4, 2, 12, 16, 4
 
 
 def model(fused, dtype):
@@ -81,7 +81,7 @@ def views(state):
 
 def refused():
     """What cannot be read."""
-    name, matrix = "transformer.h.0.mlp.w3.weight", torch.arange(6.0).view(2, 3)
+    name, matrix = "transformer.h.3.mlp.w3.weight", torch.arange(6.0).view(2, 3)
     torch.save({name: matrix.T}, HERE / "transposed.pth")
     torch.save({name: matrix.double()}, HERE / "double.pth")
     torch.save({name: matrix.to(torch.float8_e4m3fn)}, HERE / "float8.pth")
