@@ -21,8 +21,10 @@ pub struct ExpressionError {
     pub problem: String,
 }
 
+/// `problem` may quote a condition or a table: control characters, which JSON escapes but for U+007F, are replaced.
 fn error(column: usize, problem: impl Into<String>) -> ExpressionError {
-    ExpressionError { column: column + 1, problem: problem.into() }
+    let problem = problem.into().replace(char::is_control, "\u{fffd}");
+    ExpressionError { column: column + 1, problem }
 }
 
 /// A parsed condition.
@@ -437,6 +439,7 @@ mod tests {
             ("(model.depth > 3", "column 17: expected ')', the condition ends"),
             ("model.depth > 3 model.arch", "column 17: expected 'and', 'or' or the end, found 'model.arch'"),
             ("model.arch < 3", "column 1: \"sambay\" and 3.0 are not both numbers"),
+            ("model.arch < 'a\u{7f}b'", "column 1: \"sambay\" and \"a\u{fffd}b\" are not both numbers"),
             ("model.arch == 'x", "column 15: this quote is never closed"),
             ("", "column 1: expected a key, the condition ends"),
             ("é.x > 1", "column 1: no run of this sweep sets 'é.x'; hint: give it in base"),

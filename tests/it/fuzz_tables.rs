@@ -242,6 +242,8 @@ fn config(cases: u32) -> Config {
 const FOUND: &[(&str, &[u8])] = &[
     // The library's message quotes the cell.
     ("t.csv", b"flops,loss,name\n1e15,3,a\n1e16,2.9,\"b\"\r\0"),
+    // So does a condition's.
+    ("t.csv", b"flops,loss,name\n1e15,3,a\n\x7f1e16,2.9,c\n"),
     ("t.csv", b"flops,loss,name\r\n\"1e15\",\"3\",\"a\"\r\n\"1e16\",\"2.9\",\"b\"\r\0"),
 ];
 
