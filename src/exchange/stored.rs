@@ -178,10 +178,7 @@ impl StoredTensors {
     /// Adds the tensors of a file, which says itself of which kind it is.
     fn add_file(&mut self, path: &Path) -> Result<(), ExchangeError> {
         let file = File::open(path).map_err(ReadError::of(path))?;
-        let mut start = [0; torch_file::START_BYTES];
-        let read = file.read_at(&mut start, 0).map_err(ReadError::of(path))?;
-        let ours = torch_file::begins(&start[..read]);
-        let read = if ours { torch_file::read } else { safetensors_file::read };
+        let read = if torch_file::wrote(path, &file)? { torch_file::read } else { safetensors_file::read };
         let contents = read(path, &file, self.files.len())?;
         for (name, stored) in contents.tensors {
             if self.tensors.contains_key(&name) {

@@ -11,12 +11,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use zip::read::ZipFile;
 use zip::{CompressionMethod, ZipArchive};
 
-/// Bytes of a file that tell whether it is one of these.
-pub(super) const START_BYTES: usize = LEGACY.len();
 /// How an archive begins.
 const ARCHIVE: [u8; 4] = *b"PK\x03\x04";
 /// How files before PyTorch 1.6 begin: a pickle of a number.
@@ -30,9 +29,15 @@ const MOST_AXES: usize = 64;
 /// Keys under which programs save a state dict beside other things; the first that is there is taken.
 const STATE_DICTS: [&str; 4] = ["model", "state_dict", "model_state_dict", "module"];
 
-/// Whether a file that begins so was written by `torch.save`.
-pub(super) fn begins(start: &[u8]) -> bool {
-    start.starts_with(&ARCHIVE) || start.starts_with(&LEGACY)
+/// Whether `torch.save` wrote a file, by how it begins. One of before PyTorch 1.6 is refused.
+pub(super) fn wrote(path: &Path, file: &File) -> Result<bool, ExchangeError> {
+    let mut start = [0; LEGACY.len()];
+    let read = file.read_at(&mut start, 0).map_err(ReadError::of(path))?;
+    if start == LEGACY {
+        let problem = "written as before PyTorch 1.6; load it and save it again with torch.save of a newer one";
+        return Err(ExchangeError::content(path, problem));
+    }
+    Ok(start[..read].starts_with(&ARCHIVE))
 }
 
 /// The state dict in `file`, which is the one at place `index`.
@@ -170,12 +175,6 @@ impl<'a> Archive<'a> {
     fn open(path: &'a Path, file: &'a File) -> Result<Self, ExchangeError> {
         let refuse = |problem: String| ExchangeError::content(path, problem);
         let bytes = file.metadata().map_err(ReadError::of(path))?.len();
-        let mut start = [0; START_BYTES];
-        std::os::unix::fs::FileExt::read_at(file, &mut start, 0).map_err(ReadError::of(path))?;
-        if start == LEGACY {
-            let problem = "written as before PyTorch 1.6; load it and save it again with torch.save of a newer one";
-            return Err(refuse(problem.to_owned()));
-        }
         let zip = ZipArchive::new(BufReader::new(file))
             .map_err(|error| refuse(format!("truncated, or no archive of torch.save: {error}")))?;
         let root = |name: &str| Some(name.strip_suffix(PICKLE)?.to_owned()).filter(|root| root.ends_with('/'));

@@ -82,23 +82,39 @@ impl Axis {
         self
     }
 
-    fn title_lines(&self, width: f64) -> Vec<String> {
-        wrapped(&self.label, " ", LABEL, width, 2)
+    /// Its title, for a horizontal axis.
+    pub(super) fn title(&self) -> Title<'_> {
+        Title(&self.label)
     }
 
-    /// Height of the title below the ticks of a horizontal axis in a cell of that width.
-    pub(super) fn title_height(&self, width: f64) -> f64 {
-        1.35 * LABEL * self.title_lines(width).len() as f64
+    /// Whether a value has a place on such an axis, inside its range or not.
+    pub(super) fn takes(&self, value: f64) -> bool {
+        value.is_finite() && (self.scale == Scale::Linear || value > 0.0)
+    }
+}
+
+/// What stands below the ticks of a horizontal axis, on two lines if one is too short.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Title<'a>(pub &'a str);
+
+impl Title<'_> {
+    fn lines(self, width: f64) -> Vec<String> {
+        wrapped(self.0, " ", LABEL, width, 2)
     }
 
-    /// The title at the bottom of a cell, centred below `middle` as far as the cell allows.
-    pub(super) fn draw_title<B: DrawingBackend>(
-        &self,
+    /// Height in a cell of that width.
+    pub(super) fn height(self, width: f64) -> f64 {
+        1.35 * LABEL * self.lines(width).len() as f64
+    }
+
+    /// Draws it at the bottom of a cell, centred below `middle` as far as the cell allows.
+    pub(super) fn draw<B: DrawingBackend>(
+        self,
         canvas: &mut Canvas<B>,
         cell: &Rect,
         middle: f64,
     ) -> Result<(), PlotError> {
-        let lines = self.title_lines(cell.width());
+        let lines = self.lines(cell.width());
         let half = widest(lines.iter().map(String::as_str), LABEL) / 2.0;
         let x = middle.clamp(cell.left + half, (cell.right - half).max(cell.left + half));
         for (i, line) in lines.iter().rev().enumerate() {
@@ -106,11 +122,6 @@ impl Axis {
             canvas.text(line, (x, y), LABEL, Align::Centre, INK)?;
         }
         Ok(())
-    }
-
-    /// Whether a value has a place on such an axis, inside its range or not.
-    pub(super) fn takes(&self, value: f64) -> bool {
-        value.is_finite() && (self.scale == Scale::Linear || value > 0.0)
     }
 }
 

@@ -103,7 +103,7 @@ impl ForestPanel {
     }
 
     fn below(&self, width: f64) -> f64 {
-        9.0 + 1.3 * TICK + self.x.title_height(width)
+        9.0 + 1.3 * TICK + self.x.title().height(width)
     }
 
     /// Height that suits a cell of that width.
@@ -221,7 +221,7 @@ impl ForestPanel {
             canvas.text(&label, at, TICK, Align::Centre, INK)?;
         }
         canvas.line(&[(plot.left, plot.bottom), (plot.right, plot.bottom)], INK.to_rgba(), 1.3)?;
-        self.x.draw_title(canvas, cell, (plot.left + plot.right) / 2.0)?;
+        self.x.title().draw(canvas, cell, (plot.left + plot.right) / 2.0)?;
         if let Some((value, label)) = self.reference.as_ref().filter(|(value, _)| map.shows(*value)) {
             let x = map.pixel(*value);
             canvas.dashed(&[(x, plot.bottom), (x, plot.top)], FADED.to_rgba(), THIN, Look(0).dashes(Stroke::Dotted))?;

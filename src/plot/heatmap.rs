@@ -4,7 +4,7 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::Color;
 
 use super::PlotError;
-use super::axis::{Mapping, Scale, Ticks, minus};
+use super::axis::{Mapping, Scale, Ticks, Title, minus};
 use super::canvas::{Align, Canvas};
 use super::geometry::{Rect, clip};
 use super::style::{FADED, GRID, INK, LABEL, SMALLEST, TICK, WHITE, lightness, ramp};
@@ -118,14 +118,14 @@ impl HeatMapPanel {
         (self.title_lines(width).len() + labels) as f64 * 1.3 * LABEL + GAP
     }
 
-    fn below(&self) -> f64 {
-        1.3 * TICK + 1.35 * LABEL + 6.0
+    fn below(&self, width: f64) -> f64 {
+        1.3 * TICK + Title(&self.x_label).height(width) + 6.0
     }
 
     /// Height that suits a cell of that width.
     pub(super) fn height(&self, width: f64) -> f64 {
         let cell = (0.5 * width / self.columns.len().max(1) as f64).clamp(34.0, 58.0);
-        self.above(width) + (cell * self.rows.len() as f64).max(170.0) + self.below()
+        self.above(width) + (cell * self.rows.len() as f64).max(170.0) + self.below(width)
     }
 
     pub(super) fn draw<B: DrawingBackend>(&self, canvas: &mut Canvas<B>, cell: &Rect) -> Result<(), PlotError> {
@@ -139,7 +139,7 @@ impl HeatMapPanel {
         y += if self.side_by_side(cell.width()) { 0.0 } else { 1.3 * LABEL };
         canvas.text(&fitted(&self.value_label, LABEL, cell.width()), (cell.right, y), LABEL, Align::Right, INK)?;
 
-        let (top, bottom) = (cell.top + self.above(cell.width()), cell.bottom - self.below());
+        let (top, bottom) = (cell.top + self.above(cell.width()), cell.bottom - self.below(cell.width()));
         let scale = self.scale(top, bottom);
         let ticks = self.bar_ticks(&scale);
         let labels = widest(ticks.iter().map(|(_, label)| label.as_str()), TICK);
@@ -224,10 +224,7 @@ impl HeatMapPanel {
             let name = fitted(name, TICK, table.left - GAP - cell.left + 1.0);
             canvas.text(&name, (table.left - GAP, y), TICK, Align::Right, INK)?;
         }
-        let label = fitted(&self.x_label, LABEL, cell.width());
-        let half = width(&label, LABEL) / 2.0;
-        let x = ((table.left + table.right) / 2.0).clamp(cell.left + half, (cell.right - half).max(cell.left + half));
-        canvas.text(&label, (x, cell.bottom - 0.28 * LABEL), LABEL, Align::Centre, INK)
+        Title(&self.x_label).draw(canvas, cell, (table.left + table.right) / 2.0)
     }
 }
 

@@ -47,7 +47,7 @@ impl XyPanel {
 
     /// Height of what stands below the axes in a cell of that width.
     pub(super) fn below(&self, labelled: bool, width: f64) -> f64 {
-        if labelled { 1.3 * TICK + GAP + self.x.title_height(width) } else { GAP }
+        if labelled { 1.3 * TICK + GAP + self.x.title().height(width) } else { GAP }
     }
 
     /// Width of what stands to the right of the axes.
@@ -146,7 +146,7 @@ impl Drawn<'_> {
             canvas.line(&[(plot.left, y), (plot.left + 5.0, y)], ink, 1.0)?;
         }
         canvas.line(&[(plot.left, plot.top), (plot.left, plot.bottom), (plot.right, plot.bottom)], ink, 1.3)?;
-        if labelled { self.panel.x.draw_title(canvas, &self.cell, (plot.left + plot.right) / 2.0) } else { Ok(()) }
+        if labelled { self.panel.x.title().draw(canvas, &self.cell, (plot.left + plot.right) / 2.0) } else { Ok(()) }
     }
 
     fn content<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<(), PlotError> {

@@ -4,7 +4,7 @@
 use super::condensed::{Changes, Condenser};
 use super::{CurveForm, Logged, fall_with_summed_rate};
 use crate::analysis::forms::{Design, Shape, Term, TermValues, Terms};
-use crate::analysis::solver::vector::{self, reduce};
+use crate::analysis::solver::vector::{self, accumulate};
 use multiversion::multiversion;
 use std::cell::RefCell;
 
@@ -95,8 +95,10 @@ struct Scratch {
     argument: Vec<f64>,
     /// ln(1 + a)
     log: Vec<f64>,
-    /// (1 + a)^-β
+    /// p = (1 + a)^-β
     power: Vec<f64>,
+    /// gap·p·l, gap·p·z and gap·p·z·h of the derivatives.
+    products: [Vec<f64>; 3],
 }
 
 thread_local! {
@@ -158,7 +160,7 @@ impl Slopes {
 
 /// With a the saturation's argument, l = ln(1 + a), z = a/(1 + a) = ∂l/∂ln c and λ = ln(η/peak): ∂l/∂γ = -z·λ and
 /// ∂z/∂ln c = z·(1 - z), from which all else follows.
-fn slopes(changes: &Changes, [c, beta]: [f64; 2], scratch: &Scratch) -> Slopes {
+fn slopes(changes: &Changes, [c, beta]: [f64; 2], scratch: &mut Scratch) -> Slopes {
     let [l, ll, z, zl, zr, zlr, zh, zhr, zhrr] = sums(changes, beta, scratch);
     // By ln c first.
     let (by_log, by_log_twice) = (beta * z, beta * zh);
@@ -178,17 +180,32 @@ fn slopes(changes: &Changes, [c, beta]: [f64; 2], scratch: &Scratch) -> Slopes {
 /// Sums over the changes up to a point of gap·(1 + a)^-β times l, l², z, z·l, z·λ, z·l·λ and, with h = 1 - (1 + β)·z,
 /// z·h, z·h·λ, z·h·λ².
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn sums(changes: &Changes, beta: f64, scratch: &Scratch) -> [f64; 9] {
+fn sums(changes: &Changes, beta: f64, scratch: &mut Scratch) -> [f64; 9] {
     let n = changes.gaps.len();
-    let (gaps, log_rates) = (&changes.gaps[..n], &changes.log_rates[..n]);
-    let (argument, log, power) = (&scratch.argument[..n], &scratch.log[..n], &scratch.power[..n]);
-    reduce(n, |k| {
-        let (p, l, r, a) = (gaps[k] * power[k], log[k], log_rates[k], argument[k]);
-        let z = a / (1.0 + a);
-        let (pl, pz) = (p * l, p * z);
-        let pzh = pz * (1.0 - (1.0 + beta) * z);
-        [pl, pl * l, pz, pz * l, pz * r, pz * l * r, pzh, pzh * r, pzh * r * r]
-    })
+    let (gaps, r) = (&changes.gaps[..n], &changes.log_rates[..n]);
+    let (argument, l, power) = (&scratch.argument[..n], &scratch.log[..n], &scratch.power[..n]);
+    let [pl, pz, pzh] = scratch.products.each_mut().map(|products| {
+        products.resize(n, 0.0);
+        &mut products[..n]
+    });
+    for k in 0..n {
+        let (p, z) = (gaps[k] * power[k], argument[k] / (1.0 + argument[k]));
+        pl[k] = p * l[k];
+        pz[k] = p * z;
+        pzh[k] = pz[k] * (1.0 - (1.0 + beta) * z);
+    }
+    let (pl, pz, pzh) = (&*pl, &*pz, &*pzh);
+    [
+        vector::sum(pl),
+        vector::dot(pl, l),
+        vector::sum(pz),
+        vector::dot(pz, l),
+        vector::dot(pz, r),
+        accumulate([pz, l, r], |[p, l, r]| p * l * r),
+        vector::sum(pzh),
+        vector::dot(pzh, r),
+        accumulate([pzh, r], |[p, r]| p * r * r),
+    ]
 }
 
 #[cfg(test)]

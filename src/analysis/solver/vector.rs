@@ -110,32 +110,13 @@ fn total(s: Lanes) -> f64 {
     ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
 }
 
-/// Sums of several terms over the indices below `length`.
-#[inline(always)]
-pub(in crate::analysis) fn reduce<const N: usize>(length: usize, term: impl Fn(usize) -> [f64; N]) -> [f64; N] {
-    let mut sums = [[0.0; LANES]; N];
-    let whole = length - length % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for lane in 0..LANES {
-            let values = term(start + lane);
-            for (sum, value) in sums.iter_mut().zip(values) {
-                sum[lane] += value;
-            }
-        }
-    }
-    let mut out = sums.map(total);
-    for i in whole..length {
-        for (out, value) in out.iter_mut().zip(term(i)) {
-            *out += value;
-        }
-    }
-    out
-}
-
 /// Σ term(a, b, ...) over columns of one length. One sum at a time: of several that grow together the compiler makes
 /// vectors across the sums, which is three times as slow.
 #[inline(always)]
-fn accumulate<const N: usize>(columns: [&[f64]; N], term: impl Fn([f64; N]) -> f64) -> f64 {
+pub(in crate::analysis) fn accumulate<const N: usize>(
+    columns: [&[f64]; N],
+    term: impl Fn([f64; N]) -> f64,
+) -> f64 {
     let n = columns[0].len();
     let columns = columns.map(|column| chunks(&column[..n]));
     let mut sum = [0.0; LANES];
