@@ -64,6 +64,20 @@ pub fn interval(interval: &ConfidenceInterval) -> String {
     }
 }
 
+/// A column of values with their intervals, as `-0.035 (-0.121 to 0.051)`, or `0.312 (< 0.4091)` where an end is open.
+/// All have the decimals that show two digits of half the usual width.
+pub fn with_intervals<'a>(column: impl Iterator<Item = (f64, &'a ConfidenceInterval)> + Clone) -> Vec<String> {
+    let width = |(_, interval): (f64, &ConfidenceInterval)| Some(interval.hi? - interval.lo?);
+    let mut decimals: Vec<usize> = column.clone().filter_map(width).map(|width| decimals_for(0.5 * width)).collect();
+    decimals.sort_unstable();
+    let decimals = decimals.get(decimals.len() / 2).copied().unwrap_or(3);
+    let text = |(value, ends): (f64, &ConfidenceInterval)| match (ends.lo, ends.hi) {
+        (Some(lo), Some(hi)) => format!("{value:.decimals$} ({lo:.decimals$} to {hi:.decimals$})"),
+        _ => format!("{value:.decimals$} ({})", interval(ends)),
+    };
+    column.map(text).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +94,23 @@ mod tests {
         assert_eq!(text(1.3, Some(2e-17)), "1.300000 ± 2e-17");
         assert_eq!(text(0.0, None), "0 (no s.e.)");
         assert_eq!(interval(&ConfidenceInterval { lo: None, hi: Some(1.4914) }), "< 1.491");
+    }
+
+    #[test]
+    fn the_usual_width_decides_the_digits_of_a_column() {
+        let ends = |lo, hi| ConfidenceInterval { lo, hi };
+        let column =
+            |rows: &[(f64, ConfidenceInterval)]| with_intervals(rows.iter().map(|(value, ends)| (*value, ends)));
+        let floors = [
+            (-0.03481, ends(Some(-0.12141), Some(0.05082))),
+            (-0.0571, ends(Some(-0.1512), Some(0.03592))),
+            (-0.0224, ends(Some(-0.1466), Some(0.1018))),
+            (0.3123, ends(None, Some(0.40912))),
+        ];
+        let texts =
+            ["-0.035 (-0.121 to 0.051)", "-0.057 (-0.151 to 0.036)", "-0.022 (-0.147 to 0.102)", "0.312 (< 0.4091)"];
+        assert_eq!(column(&floors), texts);
+        assert_eq!(column(&[(210.4, ends(Some(96.2), Some(471.0)))]), ["210 (96 to 471)"]);
+        assert_eq!(column(&[(1.54012, ends(Some(1.51703), Some(1.56318)))]), ["1.540 (1.517 to 1.563)"]);
     }
 }

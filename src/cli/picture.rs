@@ -2,10 +2,10 @@
 
 use crate::cli::{output, usage};
 use crate::plot::{Chart, Palette, Width};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How a figure is printed.
-#[derive(clap::Args, Clone, Copy, Debug, Default)]
+#[derive(clap::Args, Clone, Copy, Debug)]
 pub struct PaperArgs {
     /// As wide as one column of a paper instead of a page
     #[arg(long)]
@@ -24,6 +24,34 @@ impl PaperArgs {
     /// Colours or greys.
     pub fn palette(self) -> Palette {
         if self.grey { Palette::Grey } else { Palette::Colour }
+    }
+}
+
+/// A figure that a command draws beside what it prints.
+#[derive(clap::Args, Clone, Debug)]
+pub struct BesideArgs {
+    /// Also draw it: .svg or .png
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    paper: PaperArgs,
+}
+
+impl BesideArgs {
+    /// Refuses what no figure can come of.
+    pub fn check(&self) -> anyhow::Result<()> {
+        match &self.plot {
+            Some(file) => check("--plot", file),
+            None if self.paper.column || self.paper.grey => {
+                Err(usage("--column and --grey are of a figure; hint: add --plot FILE"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Draws the figure if it was asked for.
+    pub fn draw(&self, chart: impl FnOnce(Width) -> Chart) -> anyhow::Result<()> {
+        self.plot.as_ref().map_or(Ok(()), |file| write(file, &chart(self.paper.width()), self.paper.palette()))
     }
 }
 

@@ -104,6 +104,7 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
             ending = ExitStatus::Diverged;
         }
         study.write_runs(plan).map_err(broken)?;
+        study.write_metrics(plan).map_err(broken)?;
         diary.tell("sweep", if needed { Step::Made } else { Step::Current });
         if ending == ExitStatus::Interrupted {
             output::note("interrupted: the same command carries on");

@@ -79,7 +79,7 @@ impl ForestPanel {
         if labels + texts <= 0.55 * room {
             return Columns { left: labels, right: if texts > 0.0 { texts + GAP } else { 0.0 }, stacked: false };
         }
-        let left = labels.max(texts + self.indent()).min(0.5 * room);
+        let left = labels.min(0.5 * room).max((texts + self.indent()).min(0.65 * room));
         Columns { left, right: 0.0, stacked: texts > 0.0 }
     }
 

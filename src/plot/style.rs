@@ -4,9 +4,11 @@
 //! 25 pixels are 9 points, 20 are 7.
 
 use plotters::style::RGBColor;
+use serde::Deserialize;
 
 /// Width of a figure on paper.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
 pub enum Width {
     /// One column of a two-column page: 3.4 inches, 680 pixels.
     Column,
@@ -26,12 +28,15 @@ impl Width {
 }
 
 /// Colours, or greys that differ in lightness alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
 pub enum Palette {
     /// Okabe and Ito's colours, which colour-blind readers can tell apart.
     #[default]
+    #[serde(alias = "color")]
     Colour,
     /// Shades of grey.
+    #[serde(alias = "gray")]
     Grey,
 }
 

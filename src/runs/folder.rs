@@ -179,6 +179,16 @@ impl RunFolder {
         tail.lines().rev().find_map(|line| serde_json::from_str(line).ok())
     }
 
+    /// The whole lines of `metrics.jsonl`; none where there is no such file.
+    pub fn all_metrics(&self) -> Result<Vec<StepMetrics>, ReadError> {
+        let path = self.file("metrics.jsonl");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(ReadError::of(&path)(error)),
+        }
+    }
+
     /// Steps that have a checkpoint, oldest first. A file that is being written does not count.
     pub fn checkpoint_steps(&self) -> Vec<u64> {
         numbered(&self.checkpoints(), "step-", ".safetensors")

@@ -27,7 +27,7 @@ pub(super) fn chart(
 
 fn on_one_panel(section: &FigureSection, panel: EvaluationPanel, note: String) -> Chart {
     let title = section.title.clone().unwrap_or_default();
-    Evaluation { title, panels: vec![panel], note, width: section.width.into() }.chart()
+    Evaluation { title, panels: vec![panel], note, width: section.width }.chart()
 }
 
 fn references(figure: &EvaluationFigure) -> Vec<(f64, String)> {

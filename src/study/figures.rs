@@ -1,6 +1,6 @@
 //! The figures of a study, from its fits.
 
-use super::file::{FigureKind, PaperWidth};
+use super::file::FigureKind;
 use super::outputs::Fitted;
 use super::{
     Evaluated, FigureSection, FitSection, Study, StudyError, drawing, evaluation_figure, law_figures, table_figures,
@@ -8,7 +8,7 @@ use super::{
 use crate::analysis::forms::Input;
 use crate::analysis::{Row, Sample, display, profile};
 use crate::plot::figures::{ProfileCurve, ProfileCurves, Reducible, ReducibleSeries, forest};
-use crate::plot::{Axis, Chart, Figure, FloorLine, ForestPanel, ForestRow, Look, SeriesPoint, Span, Width};
+use crate::plot::{Axis, Chart, Figure, FloorLine, ForestPanel, ForestRow, Look, SeriesPoint, Span};
 
 impl Study {
     /// One figure; `floor` is the true floor of the loss that runs report, where it is known.
@@ -18,7 +18,8 @@ impl Study {
         floor: Option<f64>,
         evaluated: &[Evaluated],
     ) -> Result<Chart, StudyError> {
-        let of_table = table_figures::chart(section);
+        let table = section.table().map(|table| self.shown_table(table));
+        let of_table = table.as_ref().and_then(|table| table_figures::chart(section, table));
         if let Some(chart) =
             of_table.or_else(|| evaluation_figure::chart(section, evaluated, &|name| self.evaluation_table(name)))
         {
@@ -31,7 +32,7 @@ impl Study {
             FigureKind::Profiles => profile_chart(section, fit, groups),
             FigureKind::Forest => self.forest_chart(section, fit)?,
             FigureKind::Surface => law_figures::surface_chart(section, fit, groups),
-            FigureKind::Allocation => law_figures::allocation_chart(section, fit, groups)?,
+            FigureKind::Allocation => law_figures::allocation_chart(section, fit, groups, table.as_deref())?,
             // Kinds that show a table are drawn by now.
             _ => loss_chart(section, fit, groups, floor),
         })
@@ -39,23 +40,24 @@ impl Study {
 
     fn forest_chart(&self, section: &FigureSection, fit: &FitSection) -> Result<Chart, StudyError> {
         let comparison = self.comparison(fit)?.expect("checked when the file was read");
-        let text = |value: String, interval| format!("{value} ({})", display::interval(interval));
-        let floors = comparison.pairs.iter().enumerate().map(|(i, t)| ForestRow {
+        let texts = display::with_intervals(comparison.pairs.iter().map(|t| (t.difference, &t.interval)));
+        let floors = comparison.pairs.iter().zip(texts).enumerate().map(|(i, (t, text))| ForestRow {
             label: "ΔC".to_owned(),
             group: Some(format!("{} against {}", t.group, t.baseline)),
             estimate: t.difference,
             lo: t.interval.lo,
             hi: t.interval.hi,
-            text: text(format!("{:+.3}", t.difference), &t.interval),
+            text,
             look: Look(i),
         });
-        let multipliers = comparison.multipliers.iter().map(|m| ForestRow {
+        let texts = display::with_intervals(comparison.multipliers.iter().map(|m| (m.multiplier, &m.interval)));
+        let multipliers = comparison.multipliers.iter().zip(texts).map(|(m, text)| ForestRow {
             label: format!("at loss {:.3}", m.loss),
             group: Some(format!("{} against {}", m.group, m.baseline)),
             estimate: m.multiplier,
             lo: m.interval.lo,
             hi: m.interval.hi,
-            text: text(format!("{:.3}", m.multiplier), &m.interval),
+            text,
             look: Look(
                 comparison.pairs.iter().position(|t| t.group == m.group && t.baseline == m.baseline).unwrap_or(0),
             ),
@@ -75,18 +77,9 @@ impl Study {
             },
         ];
         let panels = panels.into_iter().filter(|panel| !panel.rows.is_empty()).collect();
-        let chart = forest(section.title.clone().unwrap_or_default(), section.width.into(), panels);
+        let chart = forest(section.title.clone().unwrap_or_default(), section.width, panels);
         // Names of groups are long: one panel below the other leaves them room.
         Ok(Chart { columns: 1, ..chart })
-    }
-}
-
-impl From<PaperWidth> for Width {
-    fn from(width: PaperWidth) -> Self {
-        match width {
-            PaperWidth::Full => Self::Full,
-            PaperWidth::Column => Self::Column,
-        }
     }
 }
 
@@ -102,7 +95,7 @@ fn loss_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>, fl
         series: series.filter(|series| !series.points.is_empty()).collect(),
         floor: floor.filter(|_| fit.y == "val_loss").map(|loss| FloorLine { loss, label: "true floor".to_owned() }),
         residuals: section.residuals,
-        width: section.width.into(),
+        width: section.width,
     };
     figure.chart()
 }
@@ -126,7 +119,7 @@ fn reducible_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted
         x_label: fit.label(Input::X).to_owned(),
         y_label: section.y_label.clone().unwrap_or_else(|| "L - C (nats per token)".to_owned()),
         series: series.collect(),
-        width: section.width.into(),
+        width: section.width,
     };
     figure.chart()
 }
@@ -152,7 +145,7 @@ fn profile_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>)
         cut: 1.0,
         cut_label: "95 %".to_owned(),
         curves: curves.collect(),
-        width: section.width.into(),
+        width: section.width,
     };
     figure.chart()
 }

@@ -11,6 +11,7 @@ use crate::analysis::{ConfidenceInterval, Fit, Law, Row, ends};
 use crate::plot::figures::{Allocation, AllocationPanel, Contour, LawSeries, Surface, SurfaceLevel, SurfacePoint};
 use crate::plot::{Axis, Chart, DataPoint, ForestPanel, ForestRow, Look, Span};
 use crate::units;
+use std::path::Path;
 
 /// Ranges of N that get a curve each, at most.
 const LEVELS: usize = 6;
@@ -34,7 +35,7 @@ pub(super) fn surface_chart(section: &FigureSection, fit: &FitSection, groups: V
         n_label: labels(Input::Parameters),
         d_label: labels(Input::Tokens),
         loss_label: section.y_label.clone().unwrap_or_else(|| fit.y.clone()),
-        width: section.width.into(),
+        width: section.width,
         ..Surface::default()
     };
     let shown = groups.iter().find(|group| group.outcome.is_ok()).or(groups.first());
@@ -124,6 +125,7 @@ pub(super) fn allocation_chart(
     section: &FigureSection,
     fit: &FitSection,
     groups: Vec<Fitted>,
+    isoflop_table: Option<&Path>,
 ) -> Result<Chart, StudyError> {
     let mut out = Parts::default();
     let several = groups.len() > 1;
@@ -134,8 +136,8 @@ pub(super) fn allocation_chart(
         let data = ends(&group.rows.iter().map(|row| PER * row.inputs[0] * row.inputs[1]).collect::<Vec<f64>>());
         out.law(&name, &fitted, flops, data);
     }
-    if let Some(isoflop) = &section.isoflop {
-        out.optima(&isoflop_optima(isoflop)?.1);
+    if let (Some(isoflop), Some(table)) = (&section.isoflop, isoflop_table) {
+        out.optima(&isoflop_optima(isoflop, table)?.1);
     }
     let labels = |input: Input| format!("best {}", fit.label(input));
     let exponents = ForestPanel {
@@ -150,7 +152,7 @@ pub(super) fn allocation_chart(
         compute_label: "training compute 6 N D (FLOPs)".to_owned(),
         panels: vec![panel(labels(Input::Parameters), out.n), panel(labels(Input::Tokens), out.d)],
         exponents: (!exponents.rows.is_empty()).then_some(exponents),
-        width: section.width.into(),
+        width: section.width,
     };
     Ok(figure.chart())
 }

@@ -11,6 +11,7 @@ mod figures;
 mod file;
 mod fit_table;
 mod law_figures;
+mod metrics;
 mod outputs;
 mod table_figures;
 mod tidy;
@@ -18,8 +19,7 @@ mod tidy;
 pub use evaluations::{Evaluated, PendingEvaluation, Unmeasured};
 pub use file::{
     Checkpoints, CompareSection, CurvesSection, DataSection, EvaluationFigure, EvaluationSection, FigureKind,
-    FigureSection, FitSection, GridSection, IsoflopSection, PackSection, PaperWidth, PhonebookSection, ReportSection,
-    StudyFile,
+    FigureSection, FitSection, GridSection, IsoflopSection, PackSection, PhonebookSection, ReportSection, StudyFile,
 };
 pub use tidy::TidyTable;
 
@@ -180,6 +180,11 @@ impl Study {
     /// The table of its runs.
     pub fn table(&self) -> PathBuf {
         self.folder.join("runs.csv")
+    }
+
+    /// The table of the losses of its runs in the course of training.
+    fn metrics_table(&self) -> PathBuf {
+        self.folder.join("metrics.csv")
     }
 
     /// Writes the table of every run that has ended.

@@ -1,5 +1,6 @@
 //! What a study makes of its runs: fits, figures, the report.
 
+use super::file::FigureTable;
 use super::{Evaluated, FigureSection, FitSection, Step, Study, StudyError, Unmeasured, drawing, fit_table};
 use crate::analysis::compare::{CompareGroup, CompareOptions, Comparison, compare};
 use crate::analysis::document::{FitEntry, SCHEMA};
@@ -74,12 +75,21 @@ impl Study {
     /// The tables that fits and figures read.
     fn tables(&self) -> Vec<PathBuf> {
         let fits = self.file.fits.iter().map(|fit| fit.table.clone().unwrap_or_else(|| self.table()));
-        let shown = self.file.figures.iter().filter_map(|figure| figure.table().map(PathBuf::from));
+        let shown = self.file.figures.iter().filter_map(|figure| figure.table().map(|table| self.shown_table(table)));
         let evaluations = self.file.evaluations.iter().map(|section| self.evaluation_table(&section.name));
         let mut out: Vec<PathBuf> = fits.chain(shown).chain(evaluations).collect();
         out.sort();
         out.dedup();
         out
+    }
+
+    /// Where a table that a figure shows lies.
+    pub(super) fn shown_table(&self, table: FigureTable) -> PathBuf {
+        match table {
+            FigureTable::File(path) => path.to_owned(),
+            FigureTable::Runs => self.table(),
+            FigureTable::Metrics => self.metrics_table(),
+        }
     }
 
     /// Fits every law, to `fits.json` and `fits.csv`. The flag tells whether all groups of some fit are without one.
@@ -133,8 +143,8 @@ impl Study {
             let chart = self.chart(section, floor, evaluated)?;
             let draw = |source| StudyError::Plot { name: section.name.clone(), source };
             let [svg, png] = self.figure_paths(section);
-            write_atomic(&svg, chart.svg().map_err(draw)?.as_bytes())?;
-            write_atomic(&png, &chart.png().map_err(draw)?)?;
+            write_atomic(&svg, chart.svg_in(section.palette).map_err(draw)?.as_bytes())?;
+            write_atomic(&png, &chart.png_in(section.palette).map_err(draw)?)?;
         }
         self.set_current("figure", &inputs, false)?;
         Ok(Step::Made)

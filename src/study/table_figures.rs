@@ -4,23 +4,25 @@ use super::file::{CurvesSection, GridSection, IsoflopSection};
 use super::{FigureSection, StudyError};
 use crate::analysis::forms::{FLOPS_PER_PARAMETER_TOKEN, Inputs};
 use crate::analysis::isoflop::{self, Method, Optimum, Size, budgets, optima, power_law};
-use crate::analysis::{Columns, FrameError, Row, Sample, Table, display, ends};
+use crate::analysis::{Columns, FrameError, Sample, Table, display, ends};
 use crate::expression::Expression;
 use crate::plot::figures::{Budget, Isoflop, LossCurves, RunCurve, SettingGrid, Valley};
 use crate::plot::{Axis, Best, Chart, DataPoint, Span};
+use std::collections::HashMap;
+use std::path::Path;
 
 /// Points of a drawn curve.
 const SAMPLES: usize = 60;
 /// Share of the logarithmic range by which a power law goes on beyond its points, on either side.
 const BEYOND: f64 = 0.1;
 
-/// The chart of a kind that shows a table of runs; `None` for other kinds.
-pub(super) fn chart(section: &FigureSection) -> Option<Result<Chart, StudyError>> {
+/// The chart of a kind that shows a table of runs, which lies at `table`; `None` for other kinds.
+pub(super) fn chart(section: &FigureSection, table: &Path) -> Option<Result<Chart, StudyError>> {
     use super::FigureKind::{Curves, Grid, Isoflop};
     match section.kind {
-        Isoflop => section.isoflop.as_ref().map(|table| isoflop_chart(section, table)),
-        Grid => section.grid.as_ref().map(|table| grid_chart(section, table)),
-        Curves => section.curves.as_ref().map(|table| curves_chart(section, table)),
+        Isoflop => section.isoflop.as_ref().map(|of| isoflop_chart(section, of, table)),
+        Grid => section.grid.as_ref().map(|of| grid_chart(section, of, table)),
+        Curves => section.curves.as_ref().map(|of| curves_chart(section, of, table)),
         _ => None,
     }
 }
@@ -44,14 +46,14 @@ pub(super) fn spaced(from: f64, to: f64) -> impl Iterator<Item = f64> {
 }
 
 /// Runs with their sizes and tokens, and the optimum of each budget among them.
-pub(super) fn isoflop_optima(of: &IsoflopSection) -> Result<(Sample, Vec<Optimum>), StudyError> {
+pub(super) fn isoflop_optima(of: &IsoflopSection, table: &Path) -> Result<(Sample, Vec<Optimum>), StudyError> {
     let columns = Columns {
         inputs: vec![of.n.clone(), of.flops.clone()],
         y: of.y.clone(),
         condition: condition(&of.condition)?,
         ..Columns::default()
     };
-    let table = Table::read(&of.table, &columns)?;
+    let table = Table::read(table, &columns)?;
     let raw = Sample::of_rows(&table.rows);
     let (n, flops) = (raw.inputs.columns[0].clone(), raw.inputs.columns[1].clone());
     let tokens = flops.iter().zip(&n).map(|(flops, n)| flops / FLOPS_PER_PARAMETER_TOKEN / n).collect();
@@ -60,8 +62,8 @@ pub(super) fn isoflop_optima(of: &IsoflopSection) -> Result<(Sample, Vec<Optimum
     Ok((sample, optima))
 }
 
-fn isoflop_chart(section: &FigureSection, of: &IsoflopSection) -> Result<Chart, StudyError> {
-    let (sample, mut optima) = isoflop_optima(of)?;
+fn isoflop_chart(section: &FigureSection, of: &IsoflopSection, table: &Path) -> Result<Chart, StudyError> {
+    let (sample, mut optima) = isoflop_optima(of, table)?;
     // Points of the valley look like the budgets at their place, so that budgets without one come last.
     optima.sort_by_key(|optimum| optimum.usable().is_none());
     let figure = Isoflop {
@@ -70,7 +72,7 @@ fn isoflop_chart(section: &FigureSection, of: &IsoflopSection) -> Result<Chart, 
         loss_label: section.y_label.clone().unwrap_or_else(|| of.y.clone()),
         budgets: optima.iter().map(|optimum| budget(&sample, optimum)).collect(),
         valley: valley(&optima),
-        width: section.width.into(),
+        width: section.width,
     };
     Ok(figure.chart())
 }
@@ -117,14 +119,14 @@ fn valley(optima: &[Optimum]) -> Option<Valley> {
     })
 }
 
-fn grid_chart(section: &FigureSection, of: &GridSection) -> Result<Chart, StudyError> {
+fn grid_chart(section: &FigureSection, of: &GridSection, table: &Path) -> Result<Chart, StudyError> {
     let columns = Columns {
         inputs: vec![of.x.clone(), of.y.clone()],
         y: of.loss.clone(),
         condition: condition(&of.condition)?,
         ..Columns::default()
     };
-    let table = Table::read(&of.table, &columns)?;
+    let table = Table::read(table, &columns)?;
     let along = |k: usize| levels(table.rows.iter().map(|row| row.inputs[k]));
     let (x, y) = (along(0), along(1));
     let least = |x: f64, y: f64| {
@@ -142,32 +144,37 @@ fn grid_chart(section: &FigureSection, of: &GridSection) -> Result<Chart, StudyE
         decimals: 3,
         range: None,
         best: Best::Least,
-        width: section.width.into(),
+        width: section.width,
     };
     Ok(figure.chart())
 }
 
-fn curves_chart(section: &FigureSection, of: &CurvesSection) -> Result<Chart, StudyError> {
+fn curves_chart(section: &FigureSection, of: &CurvesSection, table: &Path) -> Result<Chart, StudyError> {
     let columns = Columns {
         inputs: vec![of.x.clone()],
         y: of.y.clone(),
-        group: Some(of.run.clone()),
+        group: Some(of.name.clone().unwrap_or_else(|| of.run.clone())),
+        cluster: Some(of.run.clone()),
         condition: condition(&of.condition)?,
         ..Columns::default()
     };
-    let table = Table::read(&of.table, &columns)?;
-    let curve = |name: Option<String>| {
-        let rows = table.rows.iter().filter(|row| row.group == name);
-        let mut points: Vec<(f64, f64)> = rows.map(|row: &Row| (row.inputs[0], row.y)).collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        RunCurve { name: name.unwrap_or_default(), points }
-    };
+    let table = Table::read(table, &columns)?;
+    let mut runs: Vec<RunCurve> = Vec::new();
+    let mut known: HashMap<&Option<String>, usize> = HashMap::new();
+    for row in &table.rows {
+        let run = *known.entry(&row.cluster).or_insert_with(|| {
+            runs.push(RunCurve { name: row.group.clone().unwrap_or_default(), points: Vec::new() });
+            runs.len() - 1
+        });
+        runs[run].points.push((row.inputs[0], row.y));
+    }
+    runs.iter_mut().for_each(|run| run.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
     let figure = LossCurves {
         title: section.title.clone().unwrap_or_default(),
         x: Axis::log(of.x_label.as_ref().unwrap_or(&of.x)),
         y: Axis::linear(section.y_label.as_ref().unwrap_or(&of.y)),
-        runs: table.groups().into_iter().map(curve).collect(),
-        width: section.width.into(),
+        runs,
+        width: section.width,
     };
     Ok(figure.chart())
 }

@@ -218,6 +218,12 @@ fn studies_draw_tables_without_a_fit() {
     write("study.yaml", "study: s\nfigures: [{name: f, kind: curves}]\n");
     let (code, err) = reproduce();
     assert!(code == Some(2) && err.contains("f: kind curves needs curves: {...}"), "{err}");
+    write("study.yaml", "study: s\nfigures: [{name: f, kind: grid, grid: {x: lr, y: batch, loss: loss}}]\n");
+    let (code, err) = reproduce();
+    assert!(code == Some(2) && err.contains("f: without a sweep, it needs its table"), "{err}");
+    write("study.yaml", "study: s\nfigures: [{name: f, palette: sepia}]\n");
+    let (code, err) = reproduce();
+    assert!(code == Some(2) && err.contains("figures[0].palette"), "{err}");
 }
 
 /// L = 1.7 + 400/N^0.34 + 400/D^0.28, so that N grows with compute to the power 0.28/0.62 = 0.4516.
@@ -272,4 +278,15 @@ fn studies_draw_laws_of_parameters_and_tokens() {
         let (code, err) = reproduce(&study(fit, figure));
         assert!(code == Some(2) && err.contains(expected), "{expected}: {code:?} {err}");
     }
+}
+
+#[test]
+fn the_documented_study_reads() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/studies.md")).unwrap();
+    let block = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("study.yaml");
+    std::fs::write(&file, block).unwrap();
+    let study = lossfloor::study::Study::read(&file, &[], folder.path(), folder.path()).unwrap();
+    assert_eq!((study.file.fits.len(), study.file.figures.len()), (1, 3));
 }

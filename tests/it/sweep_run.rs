@@ -37,6 +37,10 @@ record() {
  "val_tokens": 100, "wall_s": 1.5, "tokens_per_s": 700, "device": "cpu", "finished_at": "now"}
 END
   mv "$dir/record.tmp" "$dir/record.json"
+  for step in 1 5 10; do
+    echo "{\"schema\": 1, \"step\": $step, \"tokens\": ${step}00, \"loss\": $(awk "BEGIN { print $loss + 2 / $step }")," \
+      '"grad_norm": 1, "lr": 0.01, "tokens_per_s": 700, "wall_s": 1}'
+  done > "$dir/metrics.jsonl"
 }
 trap 'record interrupted "stopped by a signal"; exit 130' TERM
 if [ "$seed" = 2 ]; then
@@ -240,7 +244,10 @@ fn a_study_is_made_once() {
 data: {synth: {tokens: 4K, validation_tokens: 1K, vocab_size: 64, seq_len: 32, document_tokens: 64}}
 sweep: sweep.yaml
 fits: [{name: flops, form: power+floor, x: flops, y: val_loss, group: architecture}]
-figures: [{name: loss, fit: flops, title: Loss}]
+figures:
+  - {name: loss, fit: flops, title: Loss, palette: grey}
+  - {name: losses, kind: curves, curves: {x: tokens, y: loss, run: run_id, name: architecture}}
+  - {name: widths, kind: grid, grid: {x: d_model, y: seed, loss: val_loss}}
 report: {title: A small study}
 ";
     std::fs::write(place.path("study.yaml"), study).expect("written");
@@ -260,6 +267,20 @@ report: {title: A small study}
     assert!((floor - 2.003).abs() < 0.01, "{fits}");
     let report = std::fs::read_to_string(place.path("results/small/report.md")).expect("read");
     assert!(report.contains("A small study") && report.contains("4 of 4 runs completed"), "{report}");
+
+    let drawn = |name: &str| std::fs::read_to_string(place.path("results/small").join(name)).expect("read");
+    let metrics = drawn("metrics.csv");
+    assert!(
+        metrics.starts_with("run_id,label,architecture,depth,d_model,params_total,batch_tokens,seed,step,tokens,loss,")
+    );
+    assert_eq!(metrics.lines().count(), 1 + 4 * 3, "{metrics}");
+    let (losses, widths) = (drawn("losses.svg"), drawn("widths.svg"));
+    // Four runs of one architecture have one entry.
+    assert!(losses.matches("\ntransformer\n").count() == 1 && losses.contains("\ntokens\n"), "{losses}");
+    assert!(widths.contains("\nd_model\n") && widths.contains("\nval_loss\n"), "{widths}");
+    let hues =
+        |svg: &str| svg.split('"').filter(|word| word.starts_with('#')).any(|colour| colour[1..3] != colour[3..5]);
+    assert!(!hues(&drawn("loss.svg")) && hues(&losses));
 
     let before = modified(&place.path("results/small"));
     let again = call(&[]);

@@ -113,10 +113,7 @@ fn total(s: Lanes) -> f64 {
 /// Σ term(a, b, ...) over columns of one length. One sum at a time: of several that grow together the compiler makes
 /// vectors across the sums, which is three times as slow.
 #[inline(always)]
-pub(in crate::analysis) fn accumulate<const N: usize>(
-    columns: [&[f64]; N],
-    term: impl Fn([f64; N]) -> f64,
-) -> f64 {
+pub(in crate::analysis) fn accumulate<const N: usize>(columns: [&[f64]; N], term: impl Fn([f64; N]) -> f64) -> f64 {
     let n = columns[0].len();
     let columns = columns.map(|column| chunks(&column[..n]));
     let mut sum = [0.0; LANES];

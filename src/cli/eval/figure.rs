@@ -1,7 +1,7 @@
 //! The figure of one evaluation.
 
 use crate::plot::figures::{Evaluation as Figure, EvaluationPanel, EvaluationSeries, SettingGrid, share_axis};
-use crate::plot::{Axis, Best, Chart, DataPoint, Span};
+use crate::plot::{Axis, Best, Chart, DataPoint, Span, Width};
 use crate::tasks::Tag;
 use crate::tasks::measurement::{Evaluation, Measurement, Row};
 use serde_json::Value;
@@ -14,12 +14,14 @@ const OF_RANGES: &str = "Bars: 95 % Wilson intervals of the questions; across, t
 const OF_MEANS: &str = "Bars: 1.96 standard errors to either side; across, the range that a mean is over.";
 
 /// The figure that suits a task: shares of right answers by what they are counted by, losses by place or distance.
-pub(super) fn chart(evaluation: &Evaluation) -> Chart {
+pub(super) fn chart(evaluation: &Evaluation, width: Width) -> Chart {
     match &evaluation.settings {
-        Measurement::Loss(_) => losses(evaluation),
-        Measurement::Recall(_) => recalls(evaluation),
-        Measurement::Niah(task) if task.by == [Tag::Length, Tag::Depth] && task.lengths.len() > 1 => cells(evaluation),
-        Measurement::Niah(_) | Measurement::Phonebook(_) => shares(evaluation),
+        Measurement::Loss(_) => losses(evaluation, width),
+        Measurement::Recall(_) => recalls(evaluation, width),
+        Measurement::Niah(task) if task.by == [Tag::Length, Tag::Depth] && task.lengths.len() > 1 => {
+            cells(evaluation, width)
+        }
+        Measurement::Niah(_) | Measurement::Phonebook(_) => shares(evaluation, width),
     }
 }
 
@@ -47,12 +49,12 @@ fn over_range(row: &Row, least: f64) -> Option<DataPoint> {
     Some(DataPoint { x: (from * below).sqrt(), y: number(row, "value")?, x_bar, y_bar: bar(row) })
 }
 
-fn of_panel(title: &str, panel: EvaluationPanel, note: &str) -> Chart {
-    Figure { title: title.to_owned(), panels: vec![panel], note: note.to_owned(), ..Figure::default() }.chart()
+fn of_panel(title: &str, panel: EvaluationPanel, note: &str, width: Width) -> Chart {
+    Figure { title: title.to_owned(), panels: vec![panel], note: note.to_owned(), width }.chart()
 }
 
 /// Shares by the last tag that takes several values, a series for each combination of the others.
-fn shares(evaluation: &Evaluation) -> Chart {
+fn shares(evaluation: &Evaluation, width: Width) -> Chart {
     let (rows, by) = (&evaluation.rows, evaluation.settings.by());
     let column = |tag: &Tag| if *tag == Tag::Distance { "from" } else { tag.name() };
     let several = |tag: &&Tag| levels(rows, column(tag)).len() > 1;
@@ -89,11 +91,11 @@ fn shares(evaluation: &Evaluation) -> Chart {
     let title = if needles { "Needles in a haystack" } else { "Phonebook" };
     let y = share_axis("share of right answers", &series);
     let note = if along == Tag::Distance { OF_RANGES } else { OF_SHARES };
-    of_panel(title, EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, note)
+    of_panel(title, EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, note, width)
 }
 
 /// Shares by length and depth.
-fn cells(evaluation: &Evaluation) -> Chart {
+fn cells(evaluation: &Evaluation, width: Width) -> Chart {
     let rows = &evaluation.rows;
     let (lengths, depths) = (levels(rows, "length"), levels(rows, "depth"));
     let share = |length: f64, depth: f64| {
@@ -111,13 +113,14 @@ fn cells(evaluation: &Evaluation) -> Chart {
         decimals: 2,
         range: Some((0.0, 1.0)),
         best: Best::Unmarked,
+        width,
         ..SettingGrid::default()
     };
     figure.chart()
 }
 
 /// Losses by position, and of all positions up to a length beside the true floor.
-fn losses(evaluation: &Evaluation) -> Chart {
+fn losses(evaluation: &Evaluation, width: Width) -> Chart {
     let of = |kind: &'static str| evaluation.rows.iter().filter(move |row| row["positions"] == kind);
     let upto = |key: &'static str| {
         let points =
@@ -133,11 +136,11 @@ fn losses(evaluation: &Evaluation) -> Chart {
     series.retain(|series| !series.points.is_empty());
     let x = Axis::log("position in the row (tokens)");
     let y = Axis::linear("loss (nats per token)");
-    of_panel("Loss by position", EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, OF_MEANS)
+    of_panel("Loss by position", EvaluationPanel { x, y, series, ..EvaluationPanel::default() }, OF_MEANS, width)
 }
 
 /// Losses of recalled values by distance, between the floor and what they cost without recall.
-fn recalls(evaluation: &Evaluation) -> Chart {
+fn recalls(evaluation: &Evaluation, width: Width) -> Chart {
     let points = evaluation.rows.iter().filter_map(|row| over_range(row, 1.0)).collect();
     let without = evaluation.rows.first().and_then(|row| number(row, "without_recall"));
     let mut references = vec![(0.0, "true floor".to_owned())];
@@ -149,5 +152,5 @@ fn recalls(evaluation: &Evaluation) -> Chart {
         references,
         ..EvaluationPanel::default()
     };
-    of_panel("Recall by distance", panel, OF_MEANS)
+    of_panel("Recall by distance", panel, OF_MEANS, width)
 }

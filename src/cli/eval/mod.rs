@@ -5,7 +5,6 @@ mod figure;
 use super::inference::{Loaded, ModelArgs, guarded, token_count};
 use super::{ExitStatus, output, picture, usage};
 use crate::evaluate::{EvaluateError, OnProgress, Subject, evaluate};
-use crate::plot::Palette;
 use crate::runs::RunFolder;
 use crate::tasks::Tag;
 use crate::tasks::measurement::{CorpusRows, Evaluation, FOUND, Measurement, NeedleTask, PhonebookTask, Row};
@@ -58,9 +57,8 @@ pub struct EvalArgs {
     /// Sequences at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=4096))]
     batch: u64,
-    /// Also draw the result, to FILE.svg or FILE.png
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
+    #[command(flatten)]
+    figure: picture::BesideArgs,
     /// Do not keep the result beside the run's record
     #[arg(long)]
     no_save: bool,
@@ -110,9 +108,7 @@ impl EvalArgs {
 pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
     let measurement = args.measurement()?;
     measurement.check().map_err(usage)?;
-    if let Some(file) = &args.plot {
-        picture::check("--plot", file)?;
-    }
+    args.figure.check()?;
     super::runtime::use_threads(None)?;
     let bar = indicatif::ProgressBar::new(0);
     let measured = measure(&args.model, measurement, args.batch as usize, &mut |done, total| {
@@ -126,9 +122,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
         evaluation.write(&path)?;
         output::note(&format!("kept in {}", path.display()));
     }
-    if let Some(file) = &args.plot {
-        picture::write(file, &figure::chart(&evaluation), Palette::Colour)?;
-    }
+    args.figure.draw(|width| figure::chart(&evaluation, width))?;
     if args.json {
         output::json(&json!({ "task": evaluation.task, "rows": evaluation.rows }))?;
     } else {

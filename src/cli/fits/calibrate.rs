@@ -10,9 +10,8 @@ use crate::analysis::{IntervalMethod, Sample, ends};
 use crate::binomial;
 use crate::cli::{ExitStatus, exit, output, picture, usage};
 use crate::plot::figures::{Coverage, EvaluationSeries};
-use crate::plot::{DataPoint, Palette, Span, Width};
+use crate::plot::{DataPoint, Span};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 
 /// Subsets that share no run, below which a share of them says next to nothing.
 const FEW: usize = 20;
@@ -52,9 +51,8 @@ pub struct CalibrateArgs {
     /// Seed
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     random_seed: u64,
-    /// Draw the coverage of the floor by the number of runs: .svg or .png
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
+    #[command(flatten)]
+    figure: picture::BesideArgs,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -68,9 +66,7 @@ pub fn run(args: CalibrateArgs) -> anyhow::Result<ExitStatus> {
     if args.interval.contains(&IntervalMethod::None) || args.simulations == 0 || args.subsets == 0 {
         return Err(usage("--interval none has nothing to judge; --simulations and --subsets are one or more"));
     }
-    if let Some(file) = &args.plot {
-        picture::check("--plot", file)?;
-    }
+    args.figure.check()?;
     match args.truth {
         Some(truth) => finished(&args, truth),
         None => simulated(&args),
@@ -185,7 +181,6 @@ type Covered = (Option<String>, usize, Tally, usize);
 impl CalibrateArgs {
     /// Writes the figure that was asked for.
     fn draw(&self, covered: &[Covered]) -> anyhow::Result<()> {
-        let Some(file) = &self.plot else { return Ok(()) };
         let mut series: Vec<EvaluationSeries> = Vec::new();
         for (group, runs, tally, trials) in covered {
             let Some(share) = tally.coverage() else { continue };
@@ -198,14 +193,14 @@ impl CalibrateArgs {
                 None => series.push(EvaluationSeries { name, points: vec![point] }),
             }
         }
-        let coverage = Coverage {
+        let coverage = |width| Coverage {
             title: "Intervals that hold the true floor".to_owned(),
             x_label: "runs in a fit".to_owned(),
             nominal: 0.95,
             series,
-            width: Width::Full,
+            width,
         };
-        picture::write(file, &coverage.chart(), Palette::Colour)
+        self.figure.draw(|width| coverage(width).chart())
     }
 }
 

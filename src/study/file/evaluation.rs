@@ -40,7 +40,7 @@ impl EvaluationSection {
         if study.sweep.is_none() {
             return Err("without a sweep there are no checkpoints".to_owned());
         }
-        if ["runs", "fits"].contains(&self.name.as_str()) {
+        if ["runs", "fits", "metrics"].contains(&self.name.as_str()) {
             return Err(format!("{}.csv is a table of the study itself; use another name", self.name));
         }
         if study.evaluations.iter().filter(|other| other.name == self.name).count() > 1 {

@@ -3,6 +3,7 @@
 use super::StudyFile;
 use crate::analysis::isoflop;
 use crate::expression::Expression;
+use crate::plot::{Palette, Width};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,10 @@ pub struct FigureSection {
     pub residuals: bool,
     /// On paper.
     #[serde(default)]
-    pub width: PaperWidth,
+    pub width: Width,
+    /// Colours or greys.
+    #[serde(default)]
+    pub palette: Palette,
     /// Heading.
     pub title: Option<String>,
     /// Default the column.
@@ -101,17 +105,6 @@ impl FigureKind {
     }
 }
 
-/// How wide a figure is on paper.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum PaperWidth {
-    /// The whole width of the text.
-    #[default]
-    Full,
-    /// One of two columns.
-    Column,
-}
-
 /// `evaluation` of one of `figures`: one of the study's evaluations, or a table with one row for each series and setting.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,8 +140,8 @@ fn value() -> String {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IsoflopSection {
-    /// The table.
-    pub table: PathBuf,
+    /// The table; default that of the study's runs.
+    pub table: Option<PathBuf>,
     /// Column of the size, such as parameters.
     pub n: String,
     /// What a size is, for people; default the column.
@@ -166,8 +159,8 @@ pub struct IsoflopSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GridSection {
-    /// The table.
-    pub table: PathBuf,
+    /// The table; default that of the study's runs.
+    pub table: Option<PathBuf>,
     /// Column of the setting that is varied along the rows, such as the learning rate.
     pub x: String,
     /// What x is, for people; default the column.
@@ -185,8 +178,8 @@ pub struct GridSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CurvesSection {
-    /// The table.
-    pub table: PathBuf,
+    /// The table; default what the study's runs logged.
+    pub table: Option<PathBuf>,
     /// Column of steps or tokens.
     pub x: String,
     /// What x is, for people; default the column.
@@ -195,21 +188,40 @@ pub struct CurvesSection {
     pub y: String,
     /// Column that tells the runs apart.
     pub run: String,
+    /// Column of what the legend says; runs that agree in it look alike. Default that of the runs.
+    pub name: Option<String>,
     /// Rows to take.
     #[serde(rename = "where")]
     pub condition: Option<String>,
 }
 
+/// A table that a figure shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::study) enum FigureTable<'a> {
+    /// One that the study's file names.
+    File(&'a Path),
+    /// That of the study's runs.
+    Runs,
+    /// What these runs logged.
+    Metrics,
+}
+
+impl<'a> FigureTable<'a> {
+    fn or(self, named: &'a Option<PathBuf>) -> Self {
+        named.as_deref().map_or(self, Self::File)
+    }
+}
+
 impl FigureSection {
     /// The table that it shows beside or instead of a fit, where it is not one of the study's evaluations.
-    pub(in crate::study) fn table(&self) -> Option<&Path> {
+    pub(in crate::study) fn table(&self) -> Option<FigureTable<'_>> {
         match self.kind {
-            FigureKind::Evaluation => self.evaluation.as_ref()?.table.as_deref(),
+            FigureKind::Evaluation => self.evaluation.as_ref()?.table.as_deref().map(FigureTable::File),
             FigureKind::Isoflop | FigureKind::Allocation => {
-                self.isoflop.as_ref().map(|section| section.table.as_path())
+                self.isoflop.as_ref().map(|section| FigureTable::Runs.or(&section.table))
             }
-            FigureKind::Grid => self.grid.as_ref().map(|section| section.table.as_path()),
-            FigureKind::Curves => self.curves.as_ref().map(|section| section.table.as_path()),
+            FigureKind::Grid => self.grid.as_ref().map(|section| FigureTable::Runs.or(&section.table)),
+            FigureKind::Curves => self.curves.as_ref().map(|section| FigureTable::Metrics.or(&section.table)),
             FigureKind::Loss
             | FigureKind::Reducible
             | FigureKind::Profiles
@@ -242,6 +254,9 @@ impl FigureSection {
     pub(super) fn check(&self, study: &StudyFile) -> Result<(), String> {
         if let Some(Err(error)) = self.condition().map(Expression::parse) {
             return Err(format!("where: {error}"));
+        }
+        if study.sweep.is_none() && self.table().is_some_and(|table| !matches!(table, FigureTable::File(_))) {
+            return Err("without a sweep, it needs its table".to_owned());
         }
         match self.kind.source() {
             Source::Evaluation => self.check_evaluation(study),

@@ -7,7 +7,8 @@ mod fit;
 
 pub use data::{DataSection, PackSection, PhonebookSection};
 pub use evaluation::{Checkpoints, EvaluationSection};
-pub use figure::{CurvesSection, EvaluationFigure, FigureKind, FigureSection, GridSection, IsoflopSection, PaperWidth};
+pub(super) use figure::FigureTable;
+pub use figure::{CurvesSection, EvaluationFigure, FigureKind, FigureSection, GridSection, IsoflopSection};
 pub use fit::{CompareSection, FitSection};
 
 use super::StudyError;

@@ -1,19 +1,18 @@
 //! `bench decode`: prompts read and tokens generated, with random weights. A step cannot take less time than reading the
 //! weights and what is kept of the sequences: that floor stands beside the time.
 
+use super::figure::figure;
 use super::job::Job;
 use super::measured::{Measured, Row};
-use super::plot::draw;
 use super::table::table;
 use crate::cli::bench::child::{in_children, is_child};
 use crate::cli::bench::document;
 use crate::cli::bench::model::{ComputeArgs, at_least_one};
 use crate::cli::bench::timing::Ceilings;
 use crate::cli::inference::{guarded, token_count};
-use crate::cli::picture::{self, PaperArgs};
+use crate::cli::picture;
 use crate::cli::{ExitStatus, output};
 use crate::train::device_name;
-use std::path::PathBuf;
 
 /// `bench decode`
 #[derive(clap::Args, Debug)]
@@ -44,16 +43,13 @@ pub struct DecodeArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Draw what was measured: .svg or .png. `bench plot` draws it from the JSON document
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
+    #[command(flatten)]
+    figure: picture::BesideArgs,
 }
 
 /// Runs `lossfloor bench decode`.
 pub fn run(args: &DecodeArgs) -> anyhow::Result<ExitStatus> {
-    if let Some(file) = &args.plot {
-        picture::check("--plot", file)?;
-    }
+    args.figure.check()?;
     let device = args.compute.device()?;
     let mut jobs = Vec::new();
     for text in &args.models {
@@ -73,8 +69,8 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<ExitStatus> {
     } else {
         output::print(&table(&measured))?;
     }
-    if let Some(file) = args.plot.as_ref().filter(|_| !measured.rows.is_empty()) {
-        draw(&[measured], file, PaperArgs::default())?;
+    if !measured.rows.is_empty() {
+        args.figure.draw(|width| figure(&[measured], width).chart())?;
     }
     Ok(status)
 }

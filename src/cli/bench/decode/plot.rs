@@ -3,7 +3,7 @@
 use super::figure::figure;
 use super::measured::Measured;
 use crate::cli::{ExitStatus, picture, usage};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `lossfloor bench plot`.
 #[derive(clap::Args, Debug)]
@@ -29,11 +29,6 @@ pub fn run(args: &PlotArgs) -> anyhow::Result<ExitStatus> {
             return Err(usage(format!("{file}: measured on {other}, not on {first}; hint: a figure for each device")));
         }
     }
-    draw(&measured, &args.out, args.paper)?;
+    picture::write(&args.out, &figure(&measured, args.paper.width()).chart(), args.paper.palette())?;
     Ok(ExitStatus::Done)
-}
-
-/// Draws what was measured on one device.
-pub(super) fn draw(measured: &[Measured], file: &Path, paper: picture::PaperArgs) -> anyhow::Result<()> {
-    picture::write(file, &figure(measured, paper.width()).chart(), paper.palette())
 }

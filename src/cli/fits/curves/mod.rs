@@ -12,7 +12,6 @@ use crate::analysis::learning_curve::{
 use crate::analysis::{FitStatus, Given, Objective};
 use crate::cli::{ExitStatus, exit, output, picture, usage};
 use crate::expression::Expression;
-use crate::plot::Palette;
 use std::path::{Path, PathBuf};
 
 /// Where a run's folder keeps the loss of each step.
@@ -72,9 +71,8 @@ pub struct CurvesArgs {
     /// Seed of the starts
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     random_seed: u64,
-    /// Draw the curves, the law and the schedules: .svg or .png
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
+    #[command(flatten)]
+    figure: picture::BesideArgs,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -183,9 +181,7 @@ impl CurvesArgs {
     }
 
     fn check_outputs(&self) -> anyhow::Result<()> {
-        if let Some(file) = &self.plot {
-            picture::check("--plot", file)?;
-        }
+        self.figure.check()?;
         match &self.out {
             Some(file) if file.extension().is_none_or(|ending| ending != "csv") => {
                 Err(usage(format!("--out {}: predicted curves are written as .csv", file.display())))
@@ -239,9 +235,7 @@ pub fn run(args: &CurvesArgs) -> anyhow::Result<ExitStatus> {
         crate::files::write_atomic(file, study.predictions()?.as_bytes())?;
         output::note(&format!("wrote {}", file.display()));
     }
-    if let Some(file) = &args.plot {
-        picture::write(file, &study.chart(), Palette::Colour)?;
-    }
+    args.figure.draw(|width| study.chart(width))?;
     if study.fit.status == FitStatus::Stuck {
         return Err(exit(ExitStatus::NoFit, "no optimum was reached; hint: another form or loss, or --hold"));
     }

@@ -212,7 +212,7 @@ impl Study<'_> {
     }
 
     /// Losses, errors and schedules.
-    pub(super) fn chart(&self) -> Chart {
+    pub(super) fn chart(&self, width: Width) -> Chart {
         let place = |(step, value): (usize, f64)| (step as f64, value);
         let run = |run: &Judged| {
             let measured = run.measured();
@@ -235,7 +235,7 @@ impl Study<'_> {
             title: String::new(),
             y_label: self.args.y.clone(),
             runs: self.runs.iter().map(run).collect(),
-            width: Width::Full,
+            width,
         };
         figure.chart()
     }
