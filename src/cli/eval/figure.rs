@@ -114,7 +114,6 @@ fn cells(evaluation: &Evaluation, width: Width) -> Chart {
         range: Some((0.0, 1.0)),
         best: Best::Unmarked,
         width,
-        ..SettingGrid::default()
     };
     figure.chart()
 }
