@@ -43,6 +43,11 @@ impl Resamples {
         (deviation(&values), percentiles(values))
     }
 
+    /// Percentile interval of a function that not every law has.
+    pub fn interval_of(&self, f: impl Fn(&Law) -> Option<f64>) -> ConfidenceInterval {
+        percentiles(self.parameters.iter().filter_map(f).collect())
+    }
+
     /// Correlation of two functions of the parameters.
     pub fn correlation(&self, f: impl Fn(&Law) -> f64, g: impl Fn(&Law) -> f64) -> f64 {
         let (a, b): (Vec<f64>, Vec<f64>) = self.parameters.iter().map(|law| (f(law), g(law))).unzip();

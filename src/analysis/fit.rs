@@ -78,7 +78,9 @@ impl<'a> Fitted<'a> {
         let reference = reference_of(sample, form, &variables);
         let problem = problem(sample, form, objective, &reference);
         let mut start = vec![0.0; form.size()];
-        variables.iter().zip(given).for_each(|(j, given)| start[*j] = given.value);
+        for (j, given) in variables.iter().zip(given) {
+            start[*j] = held_value(form, *j, given, &reference)?;
+        }
         let held = Held { fixed: variables.clone(), sum: None };
         let optimum = search::global(&problem, &start, &held).ok_or(FitError::NotDecreasing)?;
         Self::with_optimum(sample, form, objective, reference, problem, optimum, variables)
@@ -146,7 +148,7 @@ impl<'a> Fitted<'a> {
 
     /// n - p.
     pub(super) fn freedom(&self) -> f64 {
-        (self.sample.len() - self.form.size() + self.given.len()) as f64
+        (self.sample.len() + self.given.len() - self.form.size()) as f64
     }
 
     /// The one group.
@@ -299,7 +301,37 @@ pub(super) fn given_variables(form: &dyn Terms, given: &[Given]) -> Result<Vec<u
         let shape = || form.shapes().iter().position(|shape| shape.name == given.name).map(|q| k + q);
         term.or_else(shape).ok_or_else(|| FitError::CannotHold { form: form.name(), name: given.name.clone() })
     };
-    given.iter().map(place).collect()
+    let variables: Vec<usize> = given.iter().map(place).collect::<Result<_, _>>()?;
+    match (0..given.len()).find(|i| variables[..*i].contains(&variables[*i])) {
+        Some(twice) => Err(FitError::HeldTwice { name: given[twice].name.clone() }),
+        None => Ok(variables),
+    }
+}
+
+/// The value of a given parameter as the solver counts it, which is within the bounds of the search.
+fn held_value(form: &dyn Form, variable: usize, given: &Given, reference: &[f64]) -> Result<f64, FitError> {
+    let k = form.terms().len();
+    let outside = |lo: f64, hi: f64| FitError::HeldOutside { name: given.name.clone(), value: given.value, lo, hi };
+    if variable < k {
+        let usable = given.value >= 0.0 && given.value.is_finite();
+        return if usable { Ok(given.value) } else { Err(outside(0.0, f64::INFINITY)) };
+    }
+    let middle: Vec<f64> = form.shapes().iter().map(|shape| (shape.range.0 * shape.range.1).sqrt()).collect();
+    let at = form.parameters().iter().position(|name| *name == given.name);
+    let natural = |shapes: &[f64]| form.natural(&vec![1.0; k], shapes, reference);
+    let (lo, hi) = form.shapes()[variable - k].range;
+    let Some(at) = at else { return Ok(given.value) };
+    let mut parameters = natural(&middle);
+    parameters[at] = given.value;
+    let value = form.internal(&parameters, reference).1[variable - k];
+    if (lo..=hi).contains(&value) {
+        return Ok(value);
+    }
+    let end = |value: f64| {
+        let shapes = middle.iter().enumerate().map(|(q, other)| if k + q == variable { value } else { *other });
+        natural(&shapes.collect::<Vec<_>>())[at]
+    };
+    Err(outside(end(lo), end(hi)))
 }
 
 /// A given coefficient is one at inputs of one; otherwise the middle of the data serves better.
@@ -333,10 +365,12 @@ pub(super) fn describe(
 
     let variance = options.noise.variance().unwrap_or_else(|| fitted.variance());
     // They are those of an optimum inside all bounds.
-    let unit = if status(&fitted.optimum) == FitStatus::Converged { fitted.unit_errors() } else { None };
+    let wants_resamples = matches!(options.interval, IntervalMethod::Bootstrap(_));
+    let curved = status(&fitted.optimum) == FitStatus::Converged && (!wants_resamples || has_clusters(sample));
+    let unit = if curved { fitted.unit_errors() } else { None };
     let robust = fitted.problem.criterion.delta.is_finite();
     let resamples = match options.interval {
-        IntervalMethod::Bootstrap(draws) => Some(bootstrap::pairs(fitted, draws, options)),
+        IntervalMethod::Bootstrap(draws) if has_clusters(sample) => Some(bootstrap::pairs(fitted, draws, options)),
         _ => None,
     };
     let mut estimates = Vec::new();
@@ -374,6 +408,7 @@ pub(super) fn describe(
     });
     let predictions = predictions.collect();
     let freedom = fitted.freedom();
+    let squares: f64 = fitted.residuals().iter().map(|r| r * r).sum();
     let sse: f64 = residuals.iter().map(|r| r * r).sum();
     let floor = options.form.floor_name();
     let floor_at = floor.and_then(|name| options.form.parameters().iter().position(|p| *p == name));
@@ -385,7 +420,7 @@ pub(super) fn describe(
         objective: options.objective.reported(&fitted.problem, &fitted.optimum.p, fitted.optimum.value),
         estimates,
         r2: 1.0 - sse / sst,
-        residual_sd: if robust { (sse / freedom).sqrt() } else { weighted_sd },
+        residual_sd: if robust { (squares / freedom).sqrt() } else { weighted_sd },
         spread: Spread::of(&fitted.residuals(), fitted.problem.criterion.delta),
         residuals,
         kappa: unit.and_then(|unit| Some(unit[floor_at?])).filter(|_| !robust && weighted_sd > 0.0),
@@ -438,10 +473,15 @@ pub(super) fn curvature(problem: &Problem, optimum: &Minimum, given: &[usize]) -
     (free.iter().map(|j| derivatives.gradient[*j] * unit(*j)).collect(), hessian)
 }
 
+/// Whether resamples can differ: a single cluster would be drawn again and again.
+fn has_clusters(sample: &Sample) -> bool {
+    sample.cluster.iter().any(|cluster| *cluster != sample.cluster[0])
+}
+
 /// Range of the floor over fits that each lack one point, where enough are left to fit.
 fn leave_one_out(fitted: &Fitted, floor: &str, given: &[Given]) -> Option<(f64, f64)> {
     let (form, n) = (fitted.form, fitted.sample.len());
-    if given.iter().any(|given| given.name == floor) || n < form.size() + 2 - given.len() {
+    if given.iter().any(|given| given.name == floor) || n + given.len() < form.size() + 2 {
         return None;
     }
     let at = form.parameters().iter().position(|name| *name == floor)?;

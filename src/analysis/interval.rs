@@ -160,11 +160,8 @@ pub(super) struct Profiler<'a> {
 
 impl<'a> Profiler<'a> {
     pub(super) fn new(fitted: &'a Fitted<'a>, noise: Noise) -> Self {
-        let variance = noise.variance().unwrap_or_else(|| {
-            // For squares the variance itself; for Huber's the ratio that makes a likelihood ratio a chi-square.
-            let inside = fitted.inside_share();
-            fitted.variance() * inside
-        });
+        // For squares the variance itself; for Huber's the ratio that makes a likelihood ratio a chi-square.
+        let variance = noise.variance().unwrap_or_else(|| fitted.variance()) * fitted.inside_share();
         Self { fitted, rise: 0.5 * variance * f_quantile(noise.freedom(fitted)) }
     }
 
@@ -180,7 +177,9 @@ impl<'a> Profiler<'a> {
     /// The interval of a quantity; `se` is a first guess of its standard error.
     pub(super) fn interval(&self, target: &Target, se: Option<f64>) -> ConfidenceInterval {
         let problem = target.problem.as_ref().unwrap_or(&self.fitted.problem);
-        let scale: f64 = problem.blocks[0].y.iter().map(|y| y * y).sum();
+        let block = &problem.blocks[0];
+        let unit = |y: &f64| if self.fitted.objective.is_logarithmic() { 1.0 } else { y * y };
+        let scale: f64 = block.y.iter().zip(&block.weight).map(|(y, weight)| weight * unit(y)).sum();
         if self.rise <= 1e-28 * scale {
             return ConfidenceInterval { lo: Some(target.value), hi: Some(target.value) };
         }

@@ -398,6 +398,24 @@ pub enum FitError {
         /// The parameter asked for.
         name: String,
     },
+    /// A parameter with two values.
+    #[error("'{name}' is held at two values")]
+    HeldTwice {
+        /// The parameter.
+        name: String,
+    },
+    /// A parameter cannot have this value.
+    #[error("'{name}' cannot be held at {value}: it is searched from {lo} to {hi}")]
+    HeldOutside {
+        /// The parameter.
+        name: String,
+        /// The value asked for.
+        value: f64,
+        /// Its least value.
+        lo: f64,
+        /// Its greatest value.
+        hi: f64,
+    },
     /// The best law of the family is a constant.
     #[error("the loss does not fall as x grows, so no power law with a positive amplitude fits better than a constant")]
     NotDecreasing,
@@ -413,7 +431,9 @@ impl FitError {
             Self::TooFewPoints { .. }
             | Self::BadPoint { .. }
             | Self::ConstantInput { .. }
-            | Self::CannotHold { .. } => true,
+            | Self::CannotHold { .. }
+            | Self::HeldTwice { .. }
+            | Self::HeldOutside { .. } => true,
             Self::NotDecreasing | Self::NotFinite => false,
         }
     }

@@ -64,10 +64,11 @@ fn studentised(sample: &Sample, options: &FitOptions) -> Vec<f64> {
     let residuals = fitted.problem.residuals(fitted.block(), &fitted.optimum.p);
     let Some(leverage) = fitted.leverages() else { return vec![0.0; n] };
     let (variance, freedom) = (fitted.variance(), fitted.freedom());
-    let t = |(r, h): (&f64, &f64)| {
+    let t = |((r, weight), h): ((&f64, &f64), &f64)| {
+        let r = r * weight.sqrt();
         let rest = (1.0 - h).max(1e-12);
         let without = (variance * freedom - r * r / rest).max(f64::MIN_POSITIVE) / (freedom - 1.0);
         r / (without * rest).sqrt()
     };
-    residuals.iter().zip(&leverage).map(t).collect()
+    residuals.iter().zip(&sample.weight).zip(&leverage).map(t).collect()
 }

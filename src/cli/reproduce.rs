@@ -34,6 +34,10 @@ pub struct ReproduceArgs {
 
 /// What the user gave is status 2, what the system refused status 1.
 fn broken(error: StudyError) -> anyhow::Error {
+    if let StudyError::Of { source, .. } = &error {
+        // A table that a study names is input, one that it wrote is not expected to be gone.
+        return if matches!(**source, StudyError::Write(_)) { exit(ExitStatus::Internal, error) } else { usage(error) };
+    }
     match error {
         StudyError::Sweep(error) => failure(error),
         StudyError::Data(error) if !error.is_input() => exit(ExitStatus::Internal, error),
@@ -44,6 +48,7 @@ fn broken(error: StudyError) -> anyhow::Error {
         | StudyError::Data(_)
         | StudyError::Frame(_)
         | StudyError::Ambiguous { .. }
+        | StudyError::Of { .. }
         | StudyError::Compare { .. } => usage(error),
     }
 }
@@ -126,6 +131,9 @@ pub fn reproduce(args: &ReproduceArgs) -> anyhow::Result<ExitStatus> {
     diary.tell("fit", fits);
     let Evaluations { evaluated, unmeasured, .. } = evaluations;
     diary.tell("figure", study.draw(plan, &evaluated).map_err(broken)?);
+    for name in study.empty_figures(plan, &evaluated) {
+        output::note(&format!("figure {name}: nothing to show"));
+    }
     diary.tell("report", study.report(plan, &evaluated, &unmeasured).map_err(broken)?);
     if nothing_fits && ending == ExitStatus::Done {
         ending = ExitStatus::NoFit;

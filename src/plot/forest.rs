@@ -45,6 +45,7 @@ pub struct ForestPanel {
 
 const GAP: f64 = 14.0;
 const INDENT: f64 = 16.0;
+const HEADING: f64 = 1.6 * TICK;
 
 /// Widths of the columns, and whether numbers stand below their label instead of at the right.
 struct Columns {
@@ -83,6 +84,18 @@ impl ForestPanel {
         Columns { left, right: 0.0, stacked: texts > 0.0 }
     }
 
+    /// The lines of a row's label: two at most where numbers stand below it, else one.
+    fn label_lines(&self, row: &ForestRow, columns: &Columns) -> Vec<String> {
+        let limit = columns.left + GAP / 2.0 - self.indent();
+        wrapped(&row.label, " ", TICK, limit, if columns.stacked { 2 } else { 1 })
+    }
+
+    /// Height of a row; all are as high as the highest.
+    fn row_height(&self, columns: &Columns) -> f64 {
+        let lines = self.rows.iter().map(|row| self.label_lines(row, columns).len()).max().unwrap_or(1);
+        if columns.stacked { (1.55 + 1.2 * lines as f64) * TICK } else { 1.75 * TICK }
+    }
+
     fn heading(&self, i: usize) -> Option<&str> {
         let group = self.rows[i].group.as_deref()?;
         let before = i.checked_sub(1).and_then(|before| self.rows[before].group.as_deref());
@@ -108,8 +121,7 @@ impl ForestPanel {
 
     /// Height that suits a cell of that width.
     pub(super) fn height(&self, width: f64) -> f64 {
-        let row = if self.columns(width).stacked { 2.75 * TICK } else { 1.75 * TICK };
-        let rows = row * self.rows.len() as f64 + 1.6 * TICK * self.headings() as f64;
+        let rows = self.row_height(&self.columns(width)) * self.rows.len() as f64 + HEADING * self.headings() as f64;
         self.above(width) + rows + self.below(width)
     }
 
@@ -177,18 +189,17 @@ impl ForestPanel {
             canvas.text(&line, (cell.left, y), LABEL, Align::Left, INK)?;
         }
         self.axis(canvas, cell, &plot, &map)?;
-        // Rows share the height that is there, headings included.
-        let lines = self.rows.len() as f64 + 0.9 * self.headings() as f64;
-        let pitch = plot.height() / lines.max(1.0);
+        // Rows share the height that headings leave.
+        let pitch = (plot.height() - HEADING * self.headings() as f64) / self.rows.len().max(1) as f64;
         let mut y = plot.top;
         for (i, row) in self.rows.iter().enumerate() {
             if let Some(heading) = self.heading(i) {
                 let text = fitted(heading, TICK, cell.width());
-                let at = (cell.left, y + 0.5 * 0.9 * pitch + 0.4 * TICK);
+                let at = (cell.left, y + 0.5 * HEADING + 0.4 * TICK);
                 // It may reach over the grid, where its row has nothing else.
                 canvas.polygon(&area(&text, at, TICK, Align::Left).corners(), WHITE.to_rgba())?;
                 canvas.text(&text, at, TICK, Align::Left, FADED)?;
-                y += 0.9 * pitch;
+                y += HEADING;
             }
             self.row(canvas, row, (cell, &plot), &columns, &map, y + 0.5 * pitch)?;
             y += pitch;
@@ -241,13 +252,17 @@ impl ForestPanel {
         y: f64,
     ) -> Result<(), PlotError> {
         let left = cell.left + self.indent();
-        let label = fitted(&row.label, TICK, plot.left - GAP / 2.0 - left);
+        let lines = self.label_lines(row, columns);
+        let more = lines.len().saturating_sub(1) as f64;
         let (shift, text_at) = if columns.stacked {
-            (-0.58 * TICK, (left, y + 0.98 * NOTE))
+            (-0.58 * TICK, (left, y + 0.98 * NOTE + 0.6 * more * TICK))
         } else {
             (0.0, (cell.right, y + 0.36 * NOTE))
         };
-        canvas.text(&label, (left, y + shift + 0.36 * TICK), TICK, Align::Left, INK)?;
+        for (i, line) in lines.iter().enumerate() {
+            let y = y + shift + 0.36 * TICK + 1.2 * (i as f64 - 0.5 * more) * TICK;
+            canvas.text(line, (left, y), TICK, Align::Left, INK)?;
+        }
         let align = if columns.stacked { Align::Left } else { Align::Right };
         let room = if columns.stacked { plot.left - GAP / 2.0 - left } else { columns.right };
         canvas.text(&fitted(&minus(row.text.clone()), NOTE, room), text_at, NOTE, align, INK)?;

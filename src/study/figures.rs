@@ -6,9 +6,12 @@ use super::{
     Evaluated, FigureSection, FitSection, Study, StudyError, drawing, evaluation_figure, law_figures, table_figures,
 };
 use crate::analysis::forms::Input;
-use crate::analysis::{Row, Sample, display, profile};
+use crate::analysis::{FitOptions, IntervalMethod, Row, Sample, display, profile};
 use crate::plot::figures::{ProfileCurve, ProfileCurves, Reducible, ReducibleSeries, forest};
 use crate::plot::{Axis, Chart, Figure, FloorLine, ForestPanel, ForestRow, Look, SeriesPoint, Span};
+
+/// Resamples behind the best allocation of a fit whose intervals come from elsewhere.
+const ALLOCATION_DRAWS: usize = 400;
 
 impl Study {
     /// One figure; `floor` is the true floor of the loss that runs report, where it is known.
@@ -26,10 +29,18 @@ impl Study {
             return chart;
         }
         let fit = self.file.fits.iter().find(|fit| fit.name == section.fit).expect("checked when the file was read");
-        let groups = self.fitted(fit, section.kind == FigureKind::Loss)?;
+        let mut options = fit.options();
+        match section.kind {
+            FigureKind::Profiles => options.interval = IntervalMethod::Profile,
+            FigureKind::Allocation if !matches!(options.interval, IntervalMethod::Bootstrap(_)) => {
+                options.interval = IntervalMethod::Bootstrap(ALLOCATION_DRAWS);
+            }
+            _ => {}
+        }
+        let groups = self.fitted_by(fit, &options, section.kind == FigureKind::Loss)?;
         Ok(match section.kind {
             FigureKind::Reducible => reducible_chart(section, fit, groups),
-            FigureKind::Profiles => profile_chart(section, fit, groups),
+            FigureKind::Profiles => profile_chart(section, fit, &options, groups),
             FigureKind::Forest => self.forest_chart(section, fit)?,
             FigureKind::Surface => law_figures::surface_chart(section, fit, groups),
             FigureKind::Allocation => law_figures::allocation_chart(section, fit, groups, table.as_deref())?,
@@ -39,7 +50,8 @@ impl Study {
     }
 
     fn forest_chart(&self, section: &FigureSection, fit: &FitSection) -> Result<Chart, StudyError> {
-        let comparison = self.comparison(fit)?.expect("checked when the file was read");
+        let compared = self.comparison(fit)?.expect("checked when the file was read");
+        let Some(comparison) = compared.comparison else { return Ok(Chart::default()) };
         let texts = display::with_intervals(comparison.pairs.iter().map(|t| (t.difference, &t.interval)));
         let floors = comparison.pairs.iter().zip(texts).enumerate().map(|(i, (t, text))| ForestRow {
             label: "ΔC".to_owned(),
@@ -124,12 +136,11 @@ fn reducible_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted
     figure.chart()
 }
 
-fn profile_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>) -> Chart {
-    let options = fit.options();
+fn profile_chart(section: &FigureSection, fit: &FitSection, options: &FitOptions, groups: Vec<Fitted>) -> Chart {
     let curves = groups.into_iter().filter_map(|group| {
         let fitted = group.outcome.ok()?;
         let floor = fitted.floor()?;
-        let samples = profile(&Sample::of_rows(&group.rows), &options, floor.name, 61)?;
+        let samples = profile(&Sample::of_rows(&group.rows), options, floor.name, 61)?;
         let interval = floor.interval.as_ref().map_or(String::new(), display::interval);
         Some(ProfileCurve {
             name: group.group,
@@ -141,7 +152,10 @@ fn profile_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>)
     let figure = ProfileCurves {
         title: section.title.clone().unwrap_or_default(),
         x_label: format!("irreducible loss {} (nats per token)", fit.law().floor_name().unwrap_or_default()),
-        y_label: "rise of the sum of squares / 95 % limit".to_owned(),
+        y_label: section.y_label.clone().unwrap_or_else(|| {
+            let minimised = if options.objective.is_robust() { "objective" } else { "sum of squares" };
+            format!("rise of the {minimised} / 95 % limit")
+        }),
         cut: 1.0,
         cut_label: "95 %".to_owned(),
         curves: curves.collect(),

@@ -218,8 +218,7 @@ impl Parts {
         self.n.push(series(|best| best.n, |all| all.n));
         self.d.push(series(|best| best.d, |all| all.d));
         let Some(share) = optimal_exponent(&fit.law) else { return };
-        let interval =
-            fit.resamples.as_ref().map(|resamples| resamples.of(|law| optimal_exponent(law).unwrap_or(f64::NAN)).1);
+        let interval = fit.resamples.as_ref().map(|resamples| resamples.interval_of(optimal_exponent));
         let ends = interval.map_or((None, None), |interval| (interval.lo, interval.hi));
         self.exponent(Size::Parameters, name, share, ends);
         self.exponent(Size::Tokens, name, 1.0 - share, (ends.1.map(|hi| 1.0 - hi), ends.0.map(|lo| 1.0 - lo)));

@@ -79,12 +79,32 @@ pub enum StudyError {
         /// Where, and what to do.
         problem: String,
     },
+    /// One of fits or figures cannot be made.
+    #[error("{kind} {name}: {source}")]
+    Of {
+        /// `fit` or `figure`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<StudyError>,
+    },
     /// An output cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// An output cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+impl StudyError {
+    /// The error of one of fits or figures, unless it names one already.
+    fn of(self, kind: &'static str, name: &str) -> Self {
+        match self {
+            Self::Of { .. } | Self::Compare { .. } | Self::Plot { .. } | Self::Ambiguous { .. } => self,
+            source => Self::Of { kind, name: name.to_owned(), source: Box::new(source) },
+        }
+    }
 }
 
 /// What a step did.

@@ -4,17 +4,18 @@ use super::file::FigureTable;
 use super::{Evaluated, FigureSection, FitSection, Step, Study, StudyError, Unmeasured, drawing, fit_table};
 use crate::analysis::compare::{CompareGroup, CompareOptions, Comparison, compare};
 use crate::analysis::document::{FitEntry, SCHEMA};
-use crate::analysis::{self, Columns, Fit, FitError, FrameError, Row, Sample, Table};
+use crate::analysis::{self, Columns, Fit, FitError, FitOptions, FrameError, Row, Sample, Table};
 use crate::data::CorpusInfo;
 use crate::expression::Expression;
-use crate::files::{ReadError, write_atomic};
-use crate::plot::Curve;
+use crate::files::{ReadError, WriteError, write_atomic};
+use crate::plot::{Curve, PlotError};
 use crate::record::RunRecord;
 use crate::report::{CorpusSummary, GroupResult, MissingRun, ReportFigure, ReportFit, ReportInput, RerunCommand};
 use crate::sweep::{SweepPlan, plan};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Changes whenever outputs of equal inputs would differ, in part by the program's version.
@@ -37,9 +38,29 @@ pub(super) struct Fitted {
     pub outcome: Result<Fit, FitError>,
 }
 
+/// A comparison of groups and what it amounts to; none where too few of them have a fit.
+pub(super) struct Compared {
+    pub comparison: Option<Comparison>,
+    pub verdict: String,
+}
+
 impl Study {
     /// Each group of a fit, its curve with a confidence band where `band`.
     pub(super) fn fitted(&self, section: &FitSection, band: bool) -> Result<Vec<Fitted>, StudyError> {
+        self.fitted_by(section, &section.options(), band)
+    }
+
+    /// The same with other options.
+    pub(super) fn fitted_by(
+        &self,
+        section: &FitSection,
+        options: &FitOptions,
+        band: bool,
+    ) -> Result<Vec<Fitted>, StudyError> {
+        self.try_fitted(section, options, band).map_err(|error| error.of("fit", &section.name))
+    }
+
+    fn try_fitted(&self, section: &FitSection, options: &FitOptions, band: bool) -> Result<Vec<Fitted>, StudyError> {
         let columns = Columns {
             inputs: section.columns(),
             y: section.y.clone(),
@@ -51,10 +72,9 @@ impl Study {
             ..Columns::default()
         };
         let table = Table::read(section.table.as_ref().unwrap_or(&self.table()), &columns)?;
-        let options = section.options();
         let fitted = |sample: &Sample| match section.is_of_one_scale() {
-            true => drawing::fitted(sample, &options, band).map(|(fit, curve)| (fit, Some(curve))),
-            false => analysis::fit(sample, &options).map(|fit| (fit, None)),
+            true => drawing::fitted(sample, options, band).map(|(fit, curve)| (fit, Some(curve))),
+            false => analysis::fit(sample, options).map(|fit| (fit, None)),
         };
         let group = |name: Option<String>| {
             let rows: Vec<Row> = table.rows.iter().filter(|row| row.group == name).cloned().collect();
@@ -92,8 +112,22 @@ impl Study {
         }
     }
 
+    /// Refuses a table that the study's file names and that cannot be read.
+    fn check_tables(&self) -> Result<(), StudyError> {
+        let fits = self.file.fits.iter().filter_map(|fit| Some(("fit", &fit.name, fit.table.as_deref()?)));
+        let figures = self.file.figures.iter().filter_map(|figure| match figure.table()? {
+            FigureTable::File(path) => Some(("figure", &figure.name, path)),
+            FigureTable::Runs | FigureTable::Metrics => None,
+        });
+        for (kind, name, path) in fits.chain(figures) {
+            File::open(path).map_err(|error| StudyError::from(ReadError::of(path)(error)).of(kind, name))?;
+        }
+        Ok(())
+    }
+
     /// Fits every law, to `fits.json` and `fits.csv`. The flag tells whether all groups of some fit are without one.
     pub fn fit(&self, plan: Option<&SweepPlan>) -> Result<(Step, bool), StudyError> {
+        self.check_tables()?;
         let paths = [self.folder.join("fits.json"), self.folder.join("fits.csv")];
         let inputs = self.inputs(&[&format!("{:?}", self.file.fits)], &self.tables())?;
         if let Some(nothing_fits) = self.is_current("fit", &inputs, &paths) {
@@ -135,34 +169,61 @@ impl Study {
         let floor = self.floor(&self.records(plan)?)?;
         let specs = format!("{:?}{shown:?}{floor:?}", self.file.fits);
         let inputs = self.inputs(&[&specs], &self.tables())?;
-        let paths: Vec<PathBuf> = shown.iter().flat_map(|figure| self.figure_paths(figure)).collect();
+        // What was found to have nothing to show has no files.
+        let empty = |figure: &FigureSection| format!("no figure {}", figure.name);
+        let is_empty = |figure: &&&FigureSection| self.is_current(&empty(figure), &inputs, &[]).is_some();
+        let paths: Vec<PathBuf> =
+            shown.iter().filter(|figure| !is_empty(figure)).flat_map(|figure| self.figure_paths(figure)).collect();
         if self.is_current("figure", &inputs, &paths).is_some() {
             return Ok(Step::Current);
         }
         for section in shown {
-            let chart = self.chart(section, floor, evaluated)?;
+            let chart = self.chart(section, floor, evaluated).map_err(|error| error.of("figure", &section.name))?;
             let draw = |source| StudyError::Plot { name: section.name.clone(), source };
             let [svg, png] = self.figure_paths(section);
-            write_atomic(&svg, chart.svg_in(section.palette).map_err(draw)?.as_bytes())?;
+            match chart.svg_in(section.palette) {
+                Err(PlotError::NoPoints) => {
+                    for path in [svg, png].into_iter().filter(|path| path.exists()) {
+                        std::fs::remove_file(&path).map_err(|source| WriteError { path, source })?;
+                    }
+                    self.set_current(&empty(section), &inputs, true)?;
+                    continue;
+                }
+                text => write_atomic(&svg, text.map_err(draw)?.as_bytes())?,
+            }
             write_atomic(&png, &chart.png_in(section.palette).map_err(draw)?)?;
         }
         self.set_current("figure", &inputs, false)?;
         Ok(Step::Made)
     }
 
-    /// The comparison that a fit asks for, of those of its groups that have a fit.
-    pub(super) fn comparison(&self, section: &FitSection) -> Result<Option<Comparison>, StudyError> {
+    /// The figures that have nothing to show, such as a law of groups without a fit.
+    pub fn empty_figures(&self, plan: Option<&SweepPlan>, evaluated: &[Evaluated]) -> Vec<&str> {
+        let is_empty = |figure: &&FigureSection| !self.figure_paths(figure)[0].exists();
+        self.shown(plan, evaluated).into_iter().filter(is_empty).map(|figure| figure.name.as_str()).collect()
+    }
+
+    /// The comparison that a fit asks for.
+    pub(super) fn comparison(&self, section: &FitSection) -> Result<Option<Compared>, StudyError> {
         let Some(wanted) = &section.compare else { return Ok(None) };
         let refused = |source| StudyError::Compare { fit: section.name.clone(), source };
-        let groups: Vec<CompareGroup> = self
-            .fitted(section, false)?
-            .into_iter()
-            .filter(|group| group.outcome.is_ok())
-            .map(|group| CompareGroup { name: group.group, rows: group.rows })
-            .collect();
-        let options =
-            CompareOptions { fit: section.options(), groups: wanted.groups.clone(), baseline: wanted.baseline.clone() };
-        compare(&groups, &options).map(Some).map_err(refused)
+        let (usable, lost): (Vec<Fitted>, Vec<Fitted>) =
+            self.fitted(section, false)?.into_iter().partition(|group| group.outcome.is_ok());
+        let is_lost = |name: &String| lost.iter().any(|group| group.group == *name);
+        let groups: Vec<CompareGroup> =
+            usable.into_iter().map(|group| CompareGroup { name: group.group, rows: group.rows }).collect();
+        let chosen: Vec<String> = wanted.groups.iter().filter(|name| !is_lost(name)).cloned().collect();
+        let baseline = wanted.baseline.clone();
+        let left = if wanted.groups.is_empty() { groups.len() } else { chosen.len() };
+        let without = |group: &Fitted| Some(format!("{} has no fit: {}", group.group, group.outcome.as_ref().err()?));
+        let without: Vec<String> = lost.iter().filter_map(without).collect();
+        if !lost.is_empty() && (left < 2 || baseline.as_ref().is_some_and(is_lost)) {
+            return Ok(Some(Compared { comparison: None, verdict: format!("Not compared: {}.", without.join("; ")) }));
+        }
+        let options = CompareOptions { fit: section.options(), groups: chosen, baseline };
+        let comparison = compare(&groups, &options).map_err(refused)?;
+        let missing = if without.is_empty() { String::new() } else { format!(" Left out: {}.", without.join("; ")) };
+        Ok(Some(Compared { verdict: comparison.verdict.clone() + &missing, comparison: Some(comparison) }))
     }
 
     /// Writes `report.md` and `report.html`.
@@ -184,8 +245,8 @@ impl Study {
         });
         let missing: Vec<MissingRun> = missing.collect();
         let drawn = self.shown(plan, evaluated).into_iter();
-        let figures: Vec<(&FigureSection, PathBuf)> =
-            drawn.map(|figure| (figure, self.figure_paths(figure)[0].clone())).collect();
+        let svg = |figure| (figure, self.figure_paths(figure)[0].clone());
+        let figures: Vec<(&FigureSection, PathBuf)> = drawn.map(svg).filter(|(_, path)| path.exists()).collect();
         let (file, origin) = (&self.file, self.origin.display());
         let specs = format!("{file:?}{missing:?}{unmeasured:?}{corpus:?}{floor:?}{origin}{:?}", self.assignments);
         let sources: Vec<PathBuf> = figures.iter().map(|(_, svg)| svg.clone()).chain(self.tables()).collect();
@@ -213,7 +274,7 @@ impl Study {
                 law: section.law(),
                 objective: section.options().objective,
                 groups: groups.map(|fit| GroupResult { group: fit.group, outcome: fit.outcome }).collect(),
-                verdict: self.comparison(section)?.map(|comparison| comparison.verdict),
+                verdict: self.comparison(section)?.map(|compared| compared.verdict),
             });
         }
         let report = ReportInput {
@@ -279,6 +340,10 @@ impl Study {
             let table = fit.table.clone().unwrap_or_else(|| self.table());
             let line = format!("lossfloor fit {} {}", table.display(), fit.arguments());
             out.push(command(&format!("Fit {}", fit.name), line));
+            if let Some(compared) = fit.compare_arguments() {
+                let line = format!("lossfloor compare {} {compared}", table.display());
+                out.push(command(&format!("Comparison of {}", fit.name), line));
+            }
         }
         out
     }

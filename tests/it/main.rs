@@ -6,6 +6,7 @@ mod bench;
 mod curves_cli;
 mod data;
 mod exchange;
+mod fit_edges;
 mod fuzz_tables;
 mod import_torch;
 mod layering;

@@ -5,6 +5,7 @@ mod pairs;
 mod verdict;
 
 pub use pairs::{Efficiency, Multiplier, PairTest, Paired, PairedPoint};
+pub use verdict::p_value;
 
 use super::fit::{Fitted, describe};
 use super::forms::Form;
@@ -109,7 +110,7 @@ pub fn compare(groups: &[CompareGroup], options: &CompareOptions) -> Result<Comp
     }
     let all: Vec<&Fitted> = fitted.iter().collect();
     let tests = nested_tests(&all, form);
-    let pairs = pairs::tests(&all, &names);
+    let pairs = pairs::tests(&all, &names, &order);
     let paired = pairs::paired(&order);
     let multipliers = pairs::multipliers(&all, &names);
     let efficiencies = pairs::efficiencies(&all, &names);

@@ -3,10 +3,10 @@
 use super::joint::{Joint, Shared};
 use super::{CompareGroup, f_test, separate};
 use crate::analysis::fit::Fitted;
-use crate::analysis::forms::Input;
+use crate::analysis::forms::{Form, Input};
 use crate::analysis::interval::{Profiler, Target, crossing, f_quantile, t_quantile, wald};
 use crate::analysis::solver::{Held, newton};
-use crate::analysis::{ConfidenceInterval, Noise};
+use crate::analysis::{ConfidenceInterval, Law, Noise, Row};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// The floors of two groups.
@@ -53,7 +53,7 @@ pub struct Paired {
     pub p: Option<f64>,
 }
 
-/// Two losses at one budget.
+/// Two losses at one budget; of several runs of a group there, their mean.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PairedPoint {
     /// The inputs of the baseline.
@@ -98,8 +98,29 @@ fn all_pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).flat_map(move |a| (a + 1..n).map(move |b| (a, b)))
 }
 
-/// Tests of equal floors.
-pub(super) fn tests(groups: &[&Fitted], names: &[String]) -> Vec<PairTest> {
+/// For each budget that two groups have in common, which of their rows are of it: rows that say the same in the column of
+/// pairs or, where there is none, have the same inputs. An empty cell is no budget.
+fn common_budgets(one: &[Row], other: &[Row]) -> Vec<[Vec<usize>; 2]> {
+    let same = |a: &Row, b: &Row| match (&a.pair, &b.pair) {
+        (Some(a), Some(b)) => a == b && !a.trim().is_empty(),
+        _ => a.inputs.iter().zip(&b.inputs).all(|(x, y)| (x / y - 1.0).abs() < 1e-6),
+    };
+    let mut out: Vec<[Vec<usize>; 2]> = Vec::new();
+    for (i, row) in one.iter().enumerate() {
+        if let Some(known) = out.iter_mut().find(|[first, _]| same(row, &one[first[0]])) {
+            known[0].push(i);
+            continue;
+        }
+        let others: Vec<usize> = (0..other.len()).filter(|j| same(row, &other[*j])).collect();
+        if !others.is_empty() {
+            out.push([vec![i], others]);
+        }
+    }
+    out
+}
+
+/// Tests of equal floors. The rows of `groups` are those of `rows`, in their order.
+pub(super) fn tests(groups: &[&Fitted], names: &[String], rows: &[&CompareGroup]) -> Vec<PairTest> {
     let Some(floor) = groups[0].form.floor() else { return Vec::new() };
     let name = groups[0].form.terms()[floor].name;
     let is_open = |group: &&Fitted| {
@@ -111,7 +132,10 @@ pub(super) fn tests(groups: &[&Fitted], names: &[String]) -> Vec<PairTest> {
         let unbounded: Vec<&str> = [a, b].into_iter().filter(|g| open[*g]).map(|g| &*names[g]).collect();
         (!unbounded.is_empty()).then(|| format!("{name} of {} is not bounded from below", unbounded.join(" and ")))
     };
-    let one = |pair| PairTest { no_claim: no_claim(pair), ..test(groups, names, pair, floor) };
+    let one = |(a, b): (usize, usize)| {
+        let budgets = common_budgets(&rows[a].rows, &rows[b].rows);
+        PairTest { no_claim: no_claim((a, b)), ..test(groups, names, (a, b), floor, &budgets) }
+    };
     let mut out: Vec<PairTest> = all_pairs(groups.len()).map(one).collect();
     // Holm: the smallest p times the number of tests, the next times one fewer, never falling.
     let mut order: Vec<usize> = (0..out.len()).collect();
@@ -124,7 +148,13 @@ pub(super) fn tests(groups: &[&Fitted], names: &[String]) -> Vec<PairTest> {
     out
 }
 
-fn test(groups: &[&Fitted], names: &[String], (a, b): (usize, usize), floor: usize) -> PairTest {
+fn test(
+    groups: &[&Fitted],
+    names: &[String],
+    (a, b): (usize, usize),
+    floor: usize,
+    budgets: &[[Vec<usize>; 2]],
+) -> PairTest {
     let pair = [groups[a], groups[b]];
     let own = separate(&pair);
     let joint = Joint::new(&pair, Shared::Floor);
@@ -141,7 +171,7 @@ fn test(groups: &[&Fitted], names: &[String], (a, b): (usize, usize), floor: usi
         p,
         p_holm: p,
         no_claim: None,
-        same_sign: same_sign(&pair, floor, difference),
+        same_sign: same_sign(&pair, floor, difference, budgets),
         with_shared_shapes: shared.of_group(1)[floor] - shared.of_group(0)[floor],
     }
 }
@@ -169,40 +199,37 @@ fn difference_interval(pair: &[&Fitted; 2], floor: usize, best: f64, own: (f64, 
     ConfidenceInterval { lo: end(-1.0), hi: end(1.0) }
 }
 
-/// Of the fits without one budget: how many keep the sign of the difference.
-fn same_sign(pair: &[&Fitted; 2], floor: usize, difference: f64) -> (usize, usize) {
+/// Of the fits without one budget: how many keep the sign of the difference. Of groups without a common budget, the points
+/// at one place in the order of their first input stand for one.
+fn same_sign(pair: &[&Fitted; 2], floor: usize, difference: f64, budgets: &[[Vec<usize>; 2]]) -> (usize, usize) {
     let form = pair[0].form;
-    let least = pair.iter().map(|g| g.sample.len()).min().unwrap_or(0);
-    if least < form.size() + 1 {
-        return (0, 0);
-    }
-    let orders = [pair[0].sample.order_by(0), pair[1].sample.order_by(0)];
-    let sign = |i: usize| {
+    let [one, other] = pair.map(|g| g.sample.order_by(0));
+    let by_rank: Vec<[Vec<usize>; 2]> = one.into_iter().zip(other).map(|(i, j)| [vec![i], vec![j]]).collect();
+    let budgets = if budgets.is_empty() { &by_rank } else { budgets };
+    let sign = |budget: &[Vec<usize>; 2]| {
         let floor_of = |g: usize| {
-            let rest = pair[g].sample.without(orders[g][i]);
-            // As many points as parameters are left at least: the curve may go through all of them.
-            Some(pair[g].near_any(&rest)?.p[floor])
+            let sample = &pair[g].sample;
+            let rest = sample.pick(&(0..sample.len()).filter(|i| !budget[g].contains(i)).collect::<Vec<_>>());
+            // As many points as parameters have to be left: the curve may go through all of them.
+            let minimum = (rest.len() >= form.size()).then(|| pair[g].near_any(&rest))??;
+            Some(minimum.p[floor])
         };
         Some((floor_of(1)? - floor_of(0)?) * difference > 0.0)
     };
-    let signs: Vec<bool> = (0..least).filter_map(sign).collect();
+    let signs: Vec<bool> = budgets.iter().filter_map(sign).collect();
     (signs.iter().filter(|same| **same).count(), signs.len())
 }
 
 /// Differences at equal budgets, of every group to the baseline.
 pub(super) fn paired(groups: &[&CompareGroup]) -> Vec<Paired> {
     let of = |(a, b): (usize, usize)| {
-        let mut points = Vec::new();
-        for first in &groups[a].rows {
-            let same = |row: &&crate::analysis::Row| match (&first.pair, &row.pair) {
-                (Some(one), Some(other)) => one == other,
-                _ => row.inputs.iter().zip(&first.inputs).all(|(x, y)| (x / y - 1.0).abs() < 1e-6),
-            };
-            if let Some(second) = groups[b].rows.iter().find(same) {
-                let difference = second.y - first.y;
-                points.push(PairedPoint { inputs: first.inputs.clone(), baseline: first.y, difference });
-            }
-        }
+        let (one, other) = (&groups[a].rows, &groups[b].rows);
+        let mean = |rows: &[Row], at: &[usize]| at.iter().map(|i| rows[*i].y).sum::<f64>() / at.len() as f64;
+        let point = |[first, second]: &[Vec<usize>; 2]| {
+            let baseline = mean(one, first);
+            PairedPoint { inputs: one[first[0]].inputs.clone(), baseline, difference: mean(other, second) - baseline }
+        };
+        let points: Vec<PairedPoint> = common_budgets(one, other).iter().map(point).collect();
         if points.is_empty() {
             return None;
         }
@@ -316,6 +343,15 @@ fn golden(f: impl Fn(f64) -> f64, mut a: f64, mut b: f64) -> f64 {
     fc.min(fd)
 }
 
+/// The power of its inputs by which a term falls, such as 2 eta of C^-eta in N and D.
+fn power(form: &'static dyn Form, term: usize, shapes: &[f64]) -> f64 {
+    let coefficients: Vec<f64> = (0..form.terms().len()).map(|t| if t == term { 1.0 } else { 0.0 }).collect();
+    let inputs = form.inputs().len();
+    let law = Law { form, parameters: form.natural(&coefficients, shapes, &vec![0.0; inputs]) };
+    let at = |scale: f64| law.loss(&vec![scale; inputs]);
+    (at(1.0) / at(std::f64::consts::E)).ln()
+}
+
 /// Multipliers of inputs under one floor and one set of exponents.
 pub(super) fn efficiencies(groups: &[&Fitted], names: &[String]) -> Vec<Efficiency> {
     let form = groups[0].form;
@@ -334,14 +370,17 @@ pub(super) fn efficiencies(groups: &[&Fitted], names: &[String]) -> Vec<Efficien
                 continue;
             }
             let exponent = base[k + q];
-            let log = (base[t] / own[t]).ln() / exponent;
+            let power = power(form, t, &base[k..]);
+            let log = (base[t] / own[t]).ln() / power;
             let map = |group: usize, local: usize| joint.problem.blocks[group].map[local];
             let slopes = [
-                (map(0, t), 1.0 / (base[t] * exponent)),
-                (map(g, t), -1.0 / (own[t] * exponent)),
+                (map(0, t), 1.0 / (base[t] * power)),
+                (map(g, t), -1.0 / (own[t] * power)),
                 (map(0, k + q), -log / exponent),
             ];
-            let se = covariance.as_ref().map(|m| {
+            // On a bound or short of an optimum, curvature says nothing.
+            let inside = joint.optimum.converged && joint.optimum.at_bound.is_empty();
+            let se = covariance.as_ref().filter(|_| inside).map(|m| {
                 let sum: f64 =
                     slopes.iter().flat_map(|(i, a)| slopes.iter().map(move |(j, b)| a * b * m.at(*i, *j))).sum();
                 (variance * sum.max(0.0)).sqrt()

@@ -19,8 +19,17 @@ pub(super) fn paragraph(of: &Comparison, form: &dyn Form) -> String {
     out.join(" ")
 }
 
+/// A p-value as people read it: never as zero.
+pub fn p_value(value: f64) -> String {
+    match value {
+        _ if value < 1e-3 => format!("{value:.0e}"),
+        _ if value < 0.1 => format!("{value:.3}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
 fn p(value: f64) -> String {
-    if value < 1e-3 { format!("p = {value:.0e}") } else { format!("p = {value:.2}") }
+    format!("p = {}", p_value(value))
 }
 
 fn floors(of: &Comparison, floor: &str) -> Option<String> {
@@ -87,13 +96,22 @@ fn budgets(of: &Comparison) -> Option<String> {
     let sentence = |pair: &Paired| {
         let sizes = pair.points.iter().map(|p| p.difference.abs());
         let (least, most) = sizes.fold((f64::INFINITY, 0.0f64), |(a, b), d| (a.min(d), b.max(d)));
-        let below = pair.points.iter().filter(|p| p.difference < 0.0).count();
-        let n = pair.points.len();
+        let count = |side: fn(f64) -> bool| pair.points.iter().filter(|p| side(p.difference)).count();
+        let (below, above, n) = (count(|d| d < 0.0), count(|d| d > 0.0), pair.points.len());
         let (who, than) = (&pair.group, &pair.baseline);
-        match below {
-            b if b == n => format!("{who} is below {than} at all {n} budgets, by {least:.4} to {most:.4}"),
-            0 => format!("{who} is above {than} at all {n} budgets, by {least:.4} to {most:.4}"),
-            b => format!("{who} is below {than} at {b} of {n} budgets; they differ by at most {most:.4}"),
+        let places = if n == 1 { "the one budget".to_owned() } else { format!("all {n} budgets") };
+        let found = if below == n {
+            format!("{who} is below {than} at {places}, by {least:.4} to {most:.4}")
+        } else if above == n {
+            format!("{who} is above {than} at {places}, by {least:.4} to {most:.4}")
+        } else if below + above == 0 {
+            format!("{who} and {than} have equal losses at {places}")
+        } else {
+            format!("{who} is below {than} at {below} of {n} budgets; they differ by at most {most:.4}")
+        };
+        match &pair.interval {
+            Some(interval) => format!("{found} (mean {:+.4}, {})", pair.mean, display::interval(interval)),
+            None => found,
         }
     };
     if of.paired.is_empty() {

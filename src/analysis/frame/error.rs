@@ -55,7 +55,7 @@ pub enum FrameError {
         expected: &'static str,
     },
     /// A condition over columns is wrong.
-    #[error("--where: {0}")]
+    #[error("where: {0}")]
     Condition(#[from] ExpressionError),
     /// A value that is out of all proportion to the others.
     #[error("{} line {line}, column '{column}': {value:e} is {factor:.0e} times its nearest neighbour {neighbour:e}; hint: are they in the same unit?", path.display())]

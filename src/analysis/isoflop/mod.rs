@@ -114,9 +114,9 @@ pub struct AllocationIntervals {
     pub loss: ConfidenceInterval,
 }
 
-/// The intervals of [`allocation`] over refits.
+/// The intervals of [`allocation`] over the refits that have one.
 pub fn allocation_intervals(resamples: &Resamples, flops: f64, per: f64) -> AllocationIntervals {
-    let of = |part: fn(Allocation) -> f64| resamples.of(|law| allocation(law, flops, per).map_or(f64::NAN, part)).1;
+    let of = |part: fn(Allocation) -> f64| resamples.interval_of(|law| allocation(law, flops, per).map(part));
     AllocationIntervals { n: of(|a| a.n), d: of(|a| a.d), loss: of(|a| a.loss) }
 }
 

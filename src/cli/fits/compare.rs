@@ -1,11 +1,11 @@
 //! `lossfloor compare`
 
 use super::input::ColumnArgs;
-use super::parse_form;
 use super::sheet::{Format, FormatArgs, Sheet};
-use crate::analysis::compare::{CompareError, CompareGroup, CompareOptions, Comparison, compare};
+use super::{forms_help, parse_form};
+use crate::analysis::compare::{CompareError, CompareGroup, CompareOptions, Comparison, PairTest, compare, p_value};
 use crate::analysis::forms::Input;
-use crate::analysis::{ConfidenceInterval, FitError, FitOptions, Form, Objective, display};
+use crate::analysis::{ConfidenceInterval, FitError, FitOptions, FitStatus, Form, Objective, display};
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -17,8 +17,7 @@ pub struct CompareArgs {
     file: PathBuf,
     #[command(flatten)]
     columns: ColumnArgs,
-    /// The law
-    #[arg(long, value_parser = parse_form)]
+    #[arg(long, help = forms_help(), value_parser = parse_form)]
     form: &'static dyn Form,
     /// What is minimised: lsq or log-lsq
     #[arg(long, value_name = "LOSS", default_value = "lsq")]
@@ -65,6 +64,13 @@ pub fn run(args: CompareArgs) -> anyhow::Result<ExitStatus> {
         Format::Table => output::print(&text(&comparison, &recounts, args.form))?,
         format => pair_sheet(&comparison).write(format, Map::new())?,
     }
+    let each = || comparison.groups.iter().zip(&comparison.fits);
+    for (name, fit) in each().filter(|(_, fit)| !fit.bounds.is_empty()) {
+        output::note(&format!("{name}: the optimum lies on a bound ({})", fit.bounds.join(", ")));
+    }
+    if let Some((name, _)) = each().find(|(_, fit)| fit.status == FitStatus::Stuck) {
+        return Err(exit(ExitStatus::NoFit, format!("{name}: no optimum was reached; hint: try another form or loss")));
+    }
     Ok(ExitStatus::Done)
 }
 
@@ -73,7 +79,6 @@ fn one(args: &CompareArgs, inputs: Vec<String>) -> anyhow::Result<(Comparison, V
     source.say();
     let mut groups: Vec<CompareGroup> = Vec::new();
     for group in source.groups() {
-        group.set_aside().iter().for_each(|note| output::note(note));
         groups.push(CompareGroup { name: group.label().to_owned(), rows: group.rows });
     }
     let fit = FitOptions { objective: args.loss, ..FitOptions::new(args.form) };
@@ -163,7 +168,8 @@ fn document(of: &Comparison, recounts: &[Recount], provenance: Value) -> Value {
 }
 
 fn pair_sheet(of: &Comparison) -> Sheet {
-    let mut sheet = Sheet::new(&["group", "minus", "difference", "low", "high", "F", "p", "p (Holm)", "same sign"]);
+    let mut sheet =
+        Sheet::new(&["group", "minus", "difference", "low", "high", "F", "p", "p (Holm)", "same sign", "no claim"]);
     for t in &of.pairs {
         let sign = format!("{} of {}", t.same_sign.0, t.same_sign.1);
         sheet.rows.push(vec![
@@ -176,6 +182,7 @@ fn pair_sheet(of: &Comparison) -> Sheet {
             json!(t.p),
             json!(t.p_holm),
             json!(sign),
+            json!(t.no_claim),
         ]);
     }
     sheet
@@ -211,11 +218,15 @@ fn text(of: &Comparison, recounts: &[Recount], form: &dyn Form) -> String {
                 t.baseline.clone(),
                 format!("{:+.4}", t.difference),
                 display::interval(&t.interval),
-                format!("{:.2}", t.p_holm),
+                p_value(t.p_holm),
                 format!("{} of {}", t.same_sign.0, t.same_sign.1),
             ]);
         }
         out.push(pairs.to_string());
+        let unclaimed =
+            |t: &PairTest| Some(format!("{} minus {}: no claim: {}", t.group, t.baseline, t.no_claim.as_ref()?));
+        let unclaimed: Vec<String> = of.pairs.iter().filter_map(unclaimed).collect();
+        out.extend((!unclaimed.is_empty()).then(|| unclaimed.join("\n")));
     }
     if !of.multipliers.is_empty() {
         let mut table = output::table(&["to reach loss", "of", "group needs", "times", "95 %"]);

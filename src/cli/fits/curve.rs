@@ -81,7 +81,7 @@ impl CurveArgs {
             seed: self.seed.clone(),
             cluster: None,
             condition: self.condition.clone(),
-            drop_highest: 0,
+            drop_highest: None,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::input::{ColumnArgs, Group, Source};
 use super::sheet::{Format, FormatArgs, Sheet};
-use super::{parse_form, parse_pairs};
+use super::{forms_help, parse_form, parse_pairs};
 use crate::analysis::document::{FitEntry, SCHEMA};
 use crate::analysis::presets::{PRESETS, Preset, lookup};
 use crate::analysis::{
@@ -19,8 +19,7 @@ pub struct FitArgs {
     file: PathBuf,
     #[command(flatten)]
     columns: ColumnArgs,
-    /// The law; --list-forms explains them
-    #[arg(long, value_parser = parse_form, required_unless_present = "as_published")]
+    #[arg(long, help = forms_help(), value_parser = parse_form, required_unless_present = "as_published")]
     form: Option<&'static dyn Form>,
     /// What is minimised, as a sum over the points: lsq, log-lsq, huber:DELTA (of log losses) or lad
     #[arg(long, value_name = "LOSS")]
@@ -80,7 +79,9 @@ impl FitArgs {
         let interval = asked.unwrap_or(objective.usual_interval());
         interval.suits(objective).map_err(|problem| usage(format!("--interval: {problem}")))?;
         let mut given = self.preset.map(Preset::given).unwrap_or_default();
-        given.extend(self.hold.iter().flatten().map(|(name, value)| Given { name: name.clone(), value: *value }));
+        let asked: Vec<&(String, f64)> = self.hold.iter().flatten().collect();
+        given.retain(|of_preset| asked.iter().all(|(name, _)| *name != of_preset.name));
+        given.extend(asked.into_iter().map(|(name, value)| Given { name: name.clone(), value: *value }));
         for given in &given {
             if !form.parameters().contains(&&*given.name) || given.value < 0.0 {
                 let names = form.parameters().join(", ");
@@ -160,9 +161,7 @@ fn no_fit(file: &Path, groups: &[GroupFit]) -> Option<anyhow::Error> {
 pub fn run(args: FitArgs) -> anyhow::Result<ExitStatus> {
     let form = args.form.or(args.preset.map(Preset::form)).expect("clap asks for one of the two");
     let mut columns = args.columns.clone();
-    if columns.drop_highest == 0 {
-        columns.drop_highest = args.preset.map_or(0, |preset| preset.drop_highest);
-    }
+    columns.drop_highest = columns.drop_highest.or(args.preset.map(|preset| preset.drop_highest));
     let source = columns.read(&args.file, columns.inputs(form)?)?;
     let options = args.options(&source, form)?;
     let fitted = source.groups().into_iter().map(|group| {
@@ -181,6 +180,7 @@ pub fn run(args: FitArgs) -> anyhow::Result<ExitStatus> {
         Format::Table if none.is_none() => output::print(&text(&source, &groups, &options))?,
         format if none.is_none() => {
             source.say();
+            groups.iter().flat_map(|group| group_notes(group, &options)).for_each(|note| output::note(&note));
             rows(&groups, form).write(format, Map::new())?;
         }
         _ => {}
@@ -274,7 +274,7 @@ fn text(source: &Source, groups: &[GroupFit], options: &FitOptions) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(comfy_table::CellAlignment::Right);
     }
-    let notes = source.notes().into_iter().chain(groups.iter().flat_map(group_notes));
+    let notes = source.notes().into_iter().chain(groups.iter().flat_map(|group| group_notes(group, options)));
     let mut out = vec![format!("{}   {}", form.formula(), options.objective.name()), table.to_string()];
     out.extend(notes);
     out.extend(certificate_note(groups));
@@ -310,7 +310,7 @@ fn certificate_note(groups: &[GroupFit]) -> Option<String> {
 }
 
 /// What has to be said about one group.
-fn group_notes(group: &GroupFit) -> Vec<String> {
+fn group_notes(group: &GroupFit, options: &FitOptions) -> Vec<String> {
     let name = group.group.label();
     let mut out = Vec::new();
     match &group.outcome {
@@ -319,7 +319,8 @@ fn group_notes(group: &GroupFit) -> Vec<String> {
             out.extend(verdict(fit).map(|verdict| format!("{name}: {verdict}")));
             if !fit.bounds.is_empty() {
                 let bounds = fit.bounds.join(", ");
-                out.push(format!("{name}: the optimum lies on a bound ({bounds}); no standard error"));
+                let none = if fit.resamples.is_none() { "; no standard error" } else { "" };
+                out.push(format!("{name}: the optimum lies on a bound ({bounds}){none}"));
             }
             if let (Some(kappa), Some((lo, hi)), Some(floor)) = (fit.kappa, fit.leave_one_out_floor, fit.floor()) {
                 let c = floor.name;
@@ -333,8 +334,16 @@ fn group_notes(group: &GroupFit) -> Vec<String> {
                 let interval = p.interval.as_ref().map_or("no interval".to_owned(), display::interval);
                 out.push(format!("{name}: loss at {}: {:.4} ({interval})", at.join(", "), p.loss));
             }
-            if let Some(resamples) = fit.resamples.as_ref().filter(|r| r.at_bound > 0) {
-                out.push(format!("{name}: {} of {} resamples ended on a bound", resamples.at_bound, resamples.draws));
+            if matches!(options.interval, IntervalMethod::Bootstrap(_)) && fit.resamples.is_none() {
+                out.push(format!("{name}: all rows are of one run, which leaves nothing to resample: no intervals"));
+            }
+            if let Some(resamples) = &fit.resamples {
+                let (draws, lost) = (resamples.draws, resamples.draws - resamples.parameters.len());
+                for (count, what) in
+                    [(resamples.at_bound, "ended on a bound"), (lost, "have no optimum and do not count")]
+                {
+                    out.extend((count > 0).then(|| format!("{name}: {count} of {draws} resamples {what}")));
+                }
             }
             if fit.certificate.starts > 0 && fit.certificate.reached == 0 {
                 out.push(format!("{name}: no independent start came to this optimum; another may exist"));
@@ -354,7 +363,6 @@ fn group_notes(group: &GroupFit) -> Vec<String> {
             outlier.t.abs()
         ));
     }
-    out.extend(group.group.set_aside());
     out
 }
 

@@ -33,18 +33,18 @@ pub struct ColumnArgs {
     /// Column of how much a row counts
     #[arg(long, value_name = "COL")]
     pub weight: Option<String>,
-    /// Column that tells repetitions with different seeds apart; their spread gives the noise of one loss
+    /// Column that tells repetitions with different seeds apart; `fit` takes the noise of one loss from their spread
     #[arg(long, value_name = "COL")]
     pub seed: Option<String>,
-    /// Column of the run: rows of one run are drawn together by a bootstrap
+    /// Column of the run: a bootstrap of `fit` draws rows of one run together
     #[arg(long, value_name = "COL")]
     pub cluster: Option<String>,
     /// Rows to take, such as "depth >= 8 and architecture in [samba, sambay]"
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
     /// Leave out the K rows with the highest losses
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub drop_highest: usize,
+    #[arg(long, value_name = "K")]
+    pub drop_highest: Option<usize>,
 }
 
 impl ColumnArgs {
@@ -95,7 +95,7 @@ impl ColumnArgs {
         };
         let mut table = Table::read(file, &columns).map_err(usage)?;
         let hash = std::fs::read(file).map(|bytes| Sha256::digest(&bytes)).unwrap_or_default();
-        let dropped = table.drop_highest(self.drop_highest);
+        let dropped = table.drop_highest(self.drop_highest.unwrap_or(0));
         Ok(Source {
             file: file.to_owned(),
             sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -140,7 +140,7 @@ impl Group {
     }
 
     /// What was set aside of it, and how often.
-    pub fn set_aside(&self) -> Vec<String> {
+    fn set_aside(&self) -> Vec<String> {
         let note = |(status, count): (&String, &usize)| {
             format!("{}: {count} {status} row{} left out", self.label(), if *count == 1 { "" } else { "s" })
         };
@@ -197,6 +197,7 @@ impl Source {
             let lines: Vec<String> = self.dropped.iter().map(|row| format!("{} ({:.4})", row.line, row.y)).collect();
             out.push(format!("left out as the highest losses: line {}", lines.join(", ")));
         }
+        out.extend(self.groups().iter().flat_map(Group::set_aside));
         for (line, first) in self.table.duplicates() {
             out.push(format!("line {line} says the same as line {first}; both count"));
         }

@@ -8,7 +8,7 @@ use crate::analysis::isoflop::{
     self, Allocation, AllocationIntervals, Budget, Flaw, LogLog, Method, Optimum, Size, allocation,
     allocation_intervals,
 };
-use crate::analysis::{ConfidenceInterval, Fit, FitOptions, IntervalMethod, Objective, Sample, fit, forms};
+use crate::analysis::{ConfidenceInterval, Fit, FitOptions, FitStatus, IntervalMethod, Objective, Sample, fit, forms};
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -197,9 +197,8 @@ impl Found {
             }
         }
         if let Ok(fit) = &self.fit {
-            let exponent = |law: &crate::analysis::Law| isoflop::optimal_exponent(law).unwrap_or(f64::NAN);
-            let interval = fit.resamples.as_ref().map(|resamples| resamples.of(exponent).1);
-            let share = exponent(&fit.law);
+            let interval = fit.resamples.as_ref().map(|resamples| resamples.interval_of(isoflop::optimal_exponent));
+            let share = isoflop::optimal_exponent(&fit.law).unwrap_or(f64::NAN);
             // N·D is the budget, so that the coefficient is the allocation of one FLOP.
             let unit = allocation(&fit.law, 1.0, self.per);
             let other =
@@ -262,6 +261,25 @@ impl Found {
         out
     }
 
+    /// What has to be said about the law of N and D.
+    fn law_notes(&self, fit: &Fit) -> Vec<String> {
+        let mut out = Vec::new();
+        match fit.status {
+            FitStatus::Converged => {}
+            FitStatus::BoundHit => out.push(format!("the law of N and D lies on a bound ({})", fit.bounds.join(", "))),
+            FitStatus::Stuck => out.push("the law of N and D is stuck: no optimum was reached".to_owned()),
+        }
+        let resamples = fit.resamples.as_ref().map_or(&[][..], |resamples| &resamples.parameters);
+        let without = resamples.iter().filter(|law| allocation(law, 1.0, self.per).is_none()).count();
+        if without > 0 {
+            let all = resamples.len();
+            out.push(format!(
+                "{without} of {all} resamples have no best N and D; its intervals are those of the others"
+            ));
+        }
+        out
+    }
+
     fn notes(&self) -> Vec<String> {
         let name = self.group.as_ref().map_or(String::new(), |group| format!("{group}: "));
         let mut out = Vec::new();
@@ -276,8 +294,9 @@ impl Found {
         if (self.per / FLOPS_PER_PARAMETER_TOKEN - 1.0).abs() > 0.01 {
             out.push(format!("{name}FLOPs are {:.3}·N·D on average; budgets become tokens by that", self.per));
         }
-        if let Err(reason) = &self.fit {
-            out.push(format!("{name}no law of N and D: {reason}"));
+        match &self.fit {
+            Err(reason) => out.push(format!("{name}no law of N and D: {reason}")),
+            Ok(fit) => out.extend(self.law_notes(fit).into_iter().map(|note| name.clone() + &note)),
         }
         for (method, optima) in &self.optima {
             let unusable = optima.iter().filter(|optimum| optimum.usable().is_none()).count();

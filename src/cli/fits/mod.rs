@@ -17,6 +17,12 @@ pub mod sheet;
 
 use crate::analysis::forms::{FORMS, Form, lookup};
 
+/// What `--form` says of itself.
+fn forms_help() -> String {
+    let names: Vec<&str> = FORMS.iter().map(|form| form.name()).collect();
+    format!("The law: {}", names.join(", "))
+}
+
 /// `--form`
 fn parse_form(text: &str) -> Result<&'static dyn Form, String> {
     lookup(text).ok_or_else(|| unknown_form(text, FORMS.iter().map(|form| form.name())))

@@ -28,10 +28,10 @@ pub struct PlotArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Shade the confidence band of each law
-    #[arg(long)]
+    #[arg(long, requires = "fit")]
     band: bool,
     /// Add a panel of measured minus fitted loss
-    #[arg(long)]
+    #[arg(long, requires = "fit")]
     residuals: bool,
     #[command(flatten)]
     paper: picture::PaperArgs,
@@ -54,7 +54,6 @@ pub fn run(args: PlotArgs) -> anyhow::Result<ExitStatus> {
     source.say();
     let (mut series, mut failures, mut drawn) = (Vec::new(), Vec::new(), 0);
     for group in source.groups() {
-        group.set_aside().iter().for_each(|note| output::note(note));
         let mut curve = None;
         if let Some(form) = args.fit {
             match drawing::fitted(&group.sample(), &FitOptions::new(form), args.band) {

@@ -173,7 +173,7 @@ fn summary(data: &[DataSet], cells: &[Cell], compare: Option<&(String, String)>)
         let difference = |cell: &Cell| {
             let same = |other: &&Cell| {
                 in_group(other, b)
-                    && other.data.file == cell.data.file
+                    && other.data.table == cell.data.table
                     && other.counting == cell.counting
                     && other.choice == cell.choice
             };
@@ -237,7 +237,15 @@ impl RobustnessArgs {
             let data = data_sets(&self.tables, &columns, !out.is_empty())?;
             let at = match &self.at[..] {
                 [] => robustness::beyond(data.iter().map(|data| &data.points)),
-                pairs => Some(point(&pairs.concat())?),
+                pairs => {
+                    let pairs = pairs.concat();
+                    if let Some(x) = columns.x.filter(|_| !pairs.iter().any(|(name, _)| name == Input::X.letter())) {
+                        output::note(&format!(
+                            "--at: {x} of the point is taken to be 6·N·D; hint: x=... says what it is"
+                        ));
+                    }
+                    Some(point(&pairs)?)
+                }
             };
             out.push(Counting { name, data, at: at.ok_or_else(|| usage("no rows to use"))? });
         }

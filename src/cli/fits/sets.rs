@@ -69,7 +69,7 @@ impl TableArg {
                 DROP_HIGHEST => {
                     let file = self.file.display();
                     let refused = |_| usage(format!("{DROP_HIGHEST}={value} of {file} is no count of rows, such as 5"));
-                    columns.drop_highest = value.parse::<usize>().map_err(refused)?;
+                    columns.drop_highest = Some(value.parse::<usize>().map_err(refused)?);
                 }
                 _ => columns.condition = Some(value.clone()),
             }
@@ -96,7 +96,8 @@ const SAME_AS_TIED: &str = "over-training";
 pub(super) struct DataSet {
     /// File and group, as far as they tell data sets apart.
     pub name: String,
-    pub file: PathBuf,
+    /// Which of the tables it is of.
+    pub table: usize,
     pub group: Option<String>,
     pub points: Points,
 }
@@ -104,7 +105,7 @@ pub(super) struct DataSet {
 /// The data sets of some tables, with every input that has a column.
 pub(super) fn data_sets(tables: &[TableArg], columns: &ColumnArgs, quiet: bool) -> anyhow::Result<Vec<DataSet>> {
     let mut out: Vec<DataSet> = Vec::new();
-    for table in tables {
+    for (place, table) in tables.iter().enumerate() {
         let columns = table.columns(columns)?;
         if columns.x.is_none() && (columns.n.is_none() || columns.d.is_none()) {
             return Err(usage("--x, or --n and --d, have to name the columns of the scale"));
@@ -130,7 +131,7 @@ pub(super) fn data_sets(tables: &[TableArg], columns: &ColumnArgs, quiet: bool) 
                 Some(name) => format!("{of_table}/{name}"),
             };
             let points = Points::new(known.clone(), group.sample());
-            out.push(DataSet { name, file: table.file.clone(), group: group.name, points });
+            out.push(DataSet { name, table: place, group: group.name, points });
         }
     }
     Ok(out)

@@ -3,7 +3,7 @@
 use crate::analysis::display;
 use crate::cli::output;
 use anyhow::Context;
-use comfy_table::CellAlignment;
+use comfy_table::{CellAlignment, ColumnConstraint, Table, Width};
 use serde_json::{Map, Value};
 
 /// `--format`
@@ -144,17 +144,40 @@ impl Sheet {
         cells.peek().is_some() && cells.all(Value::is_number)
     }
 
+    /// As a table for people, in which no word is broken. Where it would be too wide, columns that say one thing stand
+    /// above it.
     fn terminal(&self) -> String {
-        let mut table = output::table(&self.columns);
+        let table = output::table(&self.columns);
+        let needed: usize = (0..self.columns.len()).map(|at| self.least_width(at)).sum();
+        let says_one_thing = |at: usize| self.rows.len() > 1 && !self.varies(at) && !self.rows[0][at].is_null();
+        if table.width().is_none_or(|width| needed <= width.into()) || !(0..self.columns.len()).any(says_one_thing) {
+            return self.table(table);
+        }
+        let common = (0..self.columns.len()).filter(|at| says_one_thing(*at));
+        let common = common.map(|at| format!("{} {}", self.columns[at], text(&self.rows[0][at]).trim_start()));
+        let common = common.collect::<Vec<_>>().join(", ");
+        let rest = self.keep(|at, _| !says_one_thing(at));
+        format!(" {common}\n\n{}", rest.table(output::table(&rest.columns)))
+    }
+
+    fn table(&self, mut table: Table) -> String {
         for row in &self.rows {
             table.add_row(row.iter().map(text));
         }
         for (at, column) in table.column_iter_mut().enumerate() {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(self.least_width(at) as u16)));
             if self.is_number(at) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
         table.to_string()
+    }
+
+    /// The longest word of a column, between two spaces.
+    fn least_width(&self, column: usize) -> usize {
+        let cells = self.rows.iter().map(|row| text(&row[column]));
+        let longest = |text: String| text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
+        2 + cells.chain([self.columns[column].to_owned()]).map(longest).max().unwrap_or(0)
     }
 
     fn csv(&self) -> anyhow::Result<String> {

@@ -1,7 +1,7 @@
 //! `figures` of a study as written.
 
 use super::StudyFile;
-use crate::analysis::isoflop;
+use crate::analysis::{IntervalMethod, isoflop};
 use crate::expression::Expression;
 use crate::plot::{Palette, Width};
 use serde::Deserialize;
@@ -91,6 +91,10 @@ enum Source {
 }
 
 impl FigureKind {
+    fn shows_a_fit(self) -> bool {
+        !matches!(self.source(), Source::Evaluation | Source::Table(_))
+    }
+
     fn source(self) -> Source {
         match self {
             Self::Evaluation => Source::Evaluation,
@@ -258,6 +262,17 @@ impl FigureSection {
         if study.sweep.is_none() && self.table().is_some_and(|table| !matches!(table, FigureTable::File(_))) {
             return Err("without a sweep, it needs its table".to_owned());
         }
+        let sections: [(&str, bool, &[FigureKind]); 6] = [
+            ("evaluation", self.evaluation.is_some(), &[FigureKind::Evaluation]),
+            ("isoflop", self.isoflop.is_some(), &[FigureKind::Isoflop, FigureKind::Allocation]),
+            ("grid", self.grid.is_some(), &[FigureKind::Grid]),
+            ("curves", self.curves.is_some(), &[FigureKind::Curves]),
+            ("residuals", self.residuals, &[FigureKind::Loss]),
+            ("fit", !self.fit.is_empty() && !self.kind.shows_a_fit(), &[]),
+        ];
+        if let Some((key, ..)) = sections.iter().find(|(_, there, kinds)| *there && !kinds.contains(&self.kind)) {
+            return Err(format!("{key} says nothing to this kind of figure; hint: another kind, or without {key}"));
+        }
         match self.kind.source() {
             Source::Evaluation => self.check_evaluation(study),
             Source::Table(section) if self.table().is_none() => Err(format!("kind {section} needs {section}: {{...}}")),
@@ -273,6 +288,12 @@ impl FigureSection {
         let form = &fit.form;
         let problem = match source {
             Source::OneScale if !fit.is_of_one_scale() => format!("a form of one scale, which {form} is not"),
+            Source::OneScale if self.kind == FigureKind::Reducible && fit.law().floor_name().is_none() => {
+                format!("a form with a floor; {form} has none")
+            }
+            Source::Floor if IntervalMethod::Profile.suits(fit.options().objective).is_err() => {
+                return Err(format!("its fit '{}' is of lad, which has no profile", self.fit));
+            }
             Source::Floor if fit.law().floor_name().is_none() => format!("a form with a floor; {form} has none"),
             Source::Allocating if !isoflop::allocates(fit.law()) => {
                 format!("a form with a best N and D by compute, such as chinchilla; {form} is none")
@@ -295,6 +316,9 @@ impl FigureSection {
                 Err("evaluation.trials is for a table: an evaluation has intervals of its own".to_owned())
             }
             (Some(_), None) => Ok(()),
+            (None, Some(_)) if figure.trials.is_some_and(|trials| !(trials >= 1.0 && trials.is_finite())) => {
+                Err("evaluation.trials: the number of trials behind each share, at least 1".to_owned())
+            }
             (None, Some(_)) if figure.trials.is_none() || figure.group.is_none() => {
                 Err("evaluation of a table needs trials and group".to_owned())
             }

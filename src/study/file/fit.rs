@@ -98,6 +98,17 @@ impl FitSection {
         self.law().inputs().iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
+    /// The options of `compare` that give the comparison, where one is asked for.
+    pub(in crate::study) fn compare_arguments(&self) -> Option<String> {
+        let wanted = self.compare.as_ref()?;
+        let quoted = |text: &String| format!("'{text}'");
+        let groups = (!wanted.groups.is_empty()).then(|| wanted.groups.join(","));
+        let option = |(name, value): (&str, Option<String>)| Some(format!(" --{name} {}", quoted(&value?)));
+        let more = [("groups", groups), ("baseline", wanted.baseline.clone()), ("pair", wanted.pair.clone())];
+        let without_interval = Self { interval: None, ..self.clone() };
+        Some(without_interval.arguments() + &more.into_iter().filter_map(option).collect::<String>())
+    }
+
     /// The options of `fit` that give the same fit.
     pub(in crate::study) fn arguments(&self) -> String {
         let option = |input: &Input| Some(format!("{} {}", input.option(), self.input(*input).0?));
