@@ -8,7 +8,7 @@ use crate::analysis::solver::{Block, Held, Minimum, Problem, newton};
 
 /// What groups have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shared {
+pub enum Shared {
     /// The floor.
     Floor,
     /// Exponents and other shapes.

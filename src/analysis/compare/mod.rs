@@ -4,13 +4,14 @@ mod joint;
 mod pairs;
 mod verdict;
 
+pub use joint::Shared;
 pub use pairs::{Efficiency, Multiplier, PairTest, Paired, PairedPoint};
 pub use verdict::p_value;
 
 use super::fit::{Fitted, describe};
 use super::forms::Form;
 use super::{Fit, FitError, FitOptions, Row, Sample};
-use joint::{Joint, Shared};
+use joint::Joint;
 use statrs::distribution::{ContinuousCDF, FisherSnedecor};
 
 /// What to compare.
@@ -37,6 +38,8 @@ pub struct CompareGroup {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NestedTest {
     /// What is the same under the null hypothesis.
+    pub shared: Shared,
+    /// The same in words.
     pub null: String,
     /// F.
     pub statistic: f64,
@@ -156,7 +159,7 @@ fn nested_tests(groups: &[&Fitted], form: &'static dyn Form) -> Vec<NestedTest> 
     let k = form.terms().len();
     let floor = form.floor();
     let floor_name = form.floor_name().unwrap_or_default();
-    let exponents = if form.shapes().len() > 1 { "exponents" } else { "exponent" };
+    let exponents = if form.shapes().len() > 1 { "set of exponents" } else { "exponent" };
     let mut kinds = Vec::new();
     if floor.is_some() {
         kinds.push((Shared::Floor, format!("one {floor_name}")));
@@ -173,7 +176,7 @@ fn nested_tests(groups: &[&Fitted], form: &'static dyn Form) -> Vec<NestedTest> 
         let floors = floor.map_or_else(Vec::new, |t| (0..groups.len()).map(|g| joint.of_group(g)[t]).collect());
         let shapes = form.shapes().iter().enumerate().map(|(q, shape)| (shape.name, joint.of_group(0)[k + q]));
         let shapes = if shared == Shared::Floor { Vec::new() } else { shapes.collect() };
-        NestedTest { null, statistic, freedom: (fewer, own.1), p, floors, shapes }
+        NestedTest { shared, null, statistic, freedom: (fewer, own.1), p, floors, shapes }
     };
     kinds.into_iter().map(test).collect()
 }

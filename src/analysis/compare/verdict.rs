@@ -1,8 +1,8 @@
 //! What a comparison amounts to, in one paragraph.
 
-use super::{Comparison, NestedTest, PairTest, Paired};
-use crate::analysis::display;
+use super::{Comparison, NestedTest, PairTest, Paired, Shared};
 use crate::analysis::forms::Form;
+use crate::analysis::{ConfidenceInterval, display};
 
 /// Below this a difference is called one.
 const LEVEL: f64 = 0.05;
@@ -35,7 +35,7 @@ fn p(value: f64) -> String {
 fn floors(of: &Comparison, floor: &str) -> Option<String> {
     let different: Vec<&PairTest> = of.pairs.iter().filter(|t| t.no_claim.is_none() && t.p_holm < LEVEL).collect();
     let closest = of.pairs.iter().min_by(|a, b| a.p.total_cmp(&b.p))?;
-    let common = of.tests.iter().find(|test| test.null == format!("one {floor}"))?;
+    let common = of.tests.iter().find(|test| test.shared == Shared::Floor)?;
     let test = |t: &NestedTest| format!("F({:.0}, {:.0}) = {:.2}, {}", t.freedom.0, t.freedom.1, t.statistic, p(t.p));
     if different.is_empty() {
         let pairs: Vec<String> = of.pairs.iter().map(|t| pair(t, floor)).collect();
@@ -72,7 +72,7 @@ fn pair(t: &PairTest, floor: &str) -> String {
 /// Orders of the floors that depend on what is assumed.
 fn reversal(of: &Comparison, floor: &str) -> Option<String> {
     let turned: Vec<&PairTest> = of.pairs.iter().filter(|t| t.difference * t.with_shared_shapes < 0.0).collect();
-    let shared = of.tests.iter().find(|test| test.null.starts_with("one exponent") && !test.floors.is_empty())?;
+    let shared = of.tests.iter().find(|test| test.shared == Shared::Shapes && !test.floors.is_empty())?;
     if turned.is_empty() {
         return None;
     }
@@ -110,6 +110,9 @@ fn budgets(of: &Comparison) -> Option<String> {
             format!("{who} is below {than} at {below} of {n} budgets; they differ by at most {most:.4}")
         };
         match &pair.interval {
+            Some(ConfidenceInterval { lo: Some(lo), hi: Some(hi) }) => {
+                format!("{found} (mean {:+.4}, {lo:.4} to {hi:.4})", pair.mean)
+            }
             Some(interval) => format!("{found} (mean {:+.4}, {})", pair.mean, display::interval(interval)),
             None => found,
         }

@@ -291,14 +291,12 @@ pub struct Confirmation {
     pub starts: usize,
     /// Those that ended at the optimum, to 1e-9 of the objective.
     pub reached: usize,
-    /// The smallest objective among them.
-    pub best: f64,
 }
 
 /// Starts all over the box, coefficients included, in parallel. Returns the best optimum that they found with the count.
 pub fn confirm(problem: &Problem, optimum: &Minimum, held: &Held, starts: usize, seed: u64) -> (Confirmation, Minimum) {
     let [block] = &problem.blocks[..] else {
-        return (Confirmation { starts: 0, reached: 0, best: optimum.value }, optimum.clone());
+        return (Confirmation { starts: 0, reached: 0 }, optimum.clone());
     };
     let mean = block.y.iter().sum::<f64>() / block.points().max(1) as f64;
     let ends: Vec<Minimum> = (0..starts)
@@ -319,5 +317,5 @@ pub fn confirm(problem: &Problem, optimum: &Minimum, held: &Held, starts: usize,
     let tolerance = 1e-9 * optimum.value + f64::MIN_POSITIVE;
     let reached = ends.iter().filter(|end| (end.value - optimum.value).abs() <= tolerance).count();
     let best = ends.into_iter().min_by(|a, b| a.value.total_cmp(&b.value)).unwrap_or_else(|| optimum.clone());
-    (Confirmation { starts, reached, best: best.value }, best)
+    (Confirmation { starts, reached }, best)
 }

@@ -81,7 +81,7 @@ fn one(args: &CompareArgs, inputs: Vec<String>) -> anyhow::Result<(Comparison, V
     for group in source.groups() {
         groups.push(CompareGroup { name: group.label().to_owned(), rows: group.rows });
     }
-    let fit = FitOptions { objective: args.loss, ..FitOptions::new(args.form) };
+    let fit = FitOptions { objective: args.loss, leave_one_out: false, ..FitOptions::new(args.form) };
     let options = CompareOptions { fit, groups: args.groups.clone(), baseline: args.baseline.clone() };
     let comparison = compare(&groups, &options).map_err(|error| {
         let status = match &error {

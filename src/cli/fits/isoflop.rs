@@ -280,7 +280,7 @@ impl Found {
         out
     }
 
-    fn notes(&self) -> Vec<String> {
+    fn notes(&self, by_error: bool) -> Vec<String> {
         let name = self.group.as_ref().map_or(String::new(), |group| format!("{group}: "));
         let mut out = Vec::new();
         if self.stray > 0 {
@@ -306,6 +306,12 @@ impl Found {
                      laws",
                     method.name(),
                     optima.len()
+                ));
+            }
+            if by_error && optima.iter().filter_map(Optimum::usable).any(|minimum| minimum.se.is_none()) {
+                let method = method.name();
+                out.push(format!(
+                    "{name}{method}: not every optimum has a standard error; all count alike in its laws"
                 ));
             }
             let biased = optima.iter().filter(|optimum| optimum.flaws().contains(&Flaw::Biased)).count();
@@ -371,7 +377,7 @@ pub fn run(args: IsoflopArgs) -> anyhow::Result<ExitStatus> {
         let derived: &[&str] = if format == Format::Table { &["runs", "d_opt", "d_low", "d_high"] } else { &[] };
         derived.iter().fold(sheet, |sheet, column| sheet.without(column))
     };
-    found.iter().flat_map(Found::notes).for_each(|note| output::note(&note));
+    found.iter().flat_map(|found| found.notes(args.by_error)).for_each(|note| output::note(&note));
     match (format, args.show) {
         (Format::Json, _) => {
             let laws = [("laws".to_owned(), json!(sheet(Show::Laws).objects()))];
