@@ -408,7 +408,9 @@ pub(super) fn describe(
     });
     let predictions = predictions.collect();
     let freedom = fitted.freedom();
-    let squares: f64 = fitted.residuals().iter().map(|r| r * r).sum();
+    // In the measure of the objective.
+    let measured = fitted.residuals();
+    let squares: f64 = measured.iter().map(|r| r * r).sum();
     let sse: f64 = residuals.iter().map(|r| r * r).sum();
     let floor = options.form.floor_name();
     let floor_at = floor.and_then(|name| options.form.parameters().iter().position(|p| *p == name));
@@ -421,7 +423,7 @@ pub(super) fn describe(
         estimates,
         r2: 1.0 - sse / sst,
         residual_sd: if robust { (squares / freedom).sqrt() } else { weighted_sd },
-        spread: Spread::of(&fitted.residuals(), fitted.problem.criterion.delta),
+        spread: Spread::of(&measured, fitted.problem.criterion.delta),
         residuals,
         kappa: unit.and_then(|unit| Some(unit[floor_at?])).filter(|_| !robust && weighted_sd > 0.0),
         leave_one_out_floor: floor

@@ -34,11 +34,11 @@ pub struct ReproduceArgs {
 
 /// What the user gave is status 2, what the system refused status 1.
 fn broken(error: StudyError) -> anyhow::Error {
-    if let StudyError::Of { source, .. } = &error {
-        // A table that a study names is input, one that it wrote is not expected to be gone.
-        return if matches!(**source, StudyError::Write(_)) { exit(ExitStatus::Internal, error) } else { usage(error) };
-    }
     match error {
+        // Other errors of one of fits or figures are of a table that the study names.
+        StudyError::Of { ref source, .. } if matches!(**source, StudyError::Write(_)) => {
+            exit(ExitStatus::Internal, error)
+        }
         StudyError::Sweep(error) => failure(error),
         StudyError::Data(error) if !error.is_input() => exit(ExitStatus::Internal, error),
         StudyError::Results(_) | StudyError::Plot { .. } | StudyError::Write(_) | StudyError::Read(_) => {

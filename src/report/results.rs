@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files::{WriteError, write_atomic};
 use crate::record::RunRecord;
+use serde::Serialize;
 
 /// A study's CSV could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +54,15 @@ pub fn ordered(records: &[RunRecord]) -> Vec<&RunRecord> {
 
 /// The CSV of `records`, ordered; the order they come in does not matter.
 pub fn to_csv(records: &[RunRecord]) -> Result<String, ResultsError> {
+    csv_of(ordered(records))
+}
+
+/// The CSV of rows: structs, whose fields make the header, or lists of cells, of which the first is the header.
+pub fn csv_of<R: Serialize>(rows: impl IntoIterator<Item = R>) -> Result<String, ResultsError> {
     let encode = |error: &dyn std::fmt::Display| ResultsError::Encode(error.to_string());
     let mut writer = csv::Writer::from_writer(Vec::new());
-    for record in ordered(records) {
-        writer.serialize(record).map_err(|error| encode(&error))?;
+    for row in rows {
+        writer.serialize(row).map_err(|error| encode(&error))?;
     }
     let bytes = writer.into_inner().map_err(|error| encode(&error))?;
     String::from_utf8(bytes).map_err(|error| encode(&error))

@@ -184,7 +184,7 @@ impl RunFolder {
         let path = self.file("metrics.jsonl");
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(ReadError::of(&path)(error)),
         }
     }

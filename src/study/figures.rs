@@ -1,7 +1,7 @@
 //! The figures of a study, from its fits.
 
 use super::file::FigureKind;
-use super::outputs::Fitted;
+use super::outputs::{Fitted, comparison};
 use super::{
     Evaluated, FigureSection, FitSection, Study, StudyError, drawing, evaluation_figure, law_figures, table_figures,
 };
@@ -41,58 +41,56 @@ impl Study {
         Ok(match section.kind {
             FigureKind::Reducible => reducible_chart(section, fit, groups),
             FigureKind::Profiles => profile_chart(section, fit, &options, groups),
-            FigureKind::Forest => self.forest_chart(section, fit)?,
+            FigureKind::Forest => forest_chart(section, fit, &groups)?,
             FigureKind::Surface => law_figures::surface_chart(section, fit, groups),
             FigureKind::Allocation => law_figures::allocation_chart(section, fit, groups, table.as_deref())?,
             // Kinds that show a table are drawn by now.
             _ => loss_chart(section, fit, groups, floor),
         })
     }
+}
 
-    fn forest_chart(&self, section: &FigureSection, fit: &FitSection) -> Result<Chart, StudyError> {
-        let compared = self.comparison(fit)?.expect("checked when the file was read");
-        let Some(comparison) = compared.comparison else { return Ok(Chart::default()) };
-        let texts = display::with_intervals(comparison.pairs.iter().map(|t| (t.difference, &t.interval)));
-        let floors = comparison.pairs.iter().zip(texts).enumerate().map(|(i, (t, text))| ForestRow {
-            label: "ΔC".to_owned(),
-            group: Some(format!("{} against {}", t.group, t.baseline)),
-            estimate: t.difference,
-            lo: t.interval.lo,
-            hi: t.interval.hi,
-            text,
-            look: Look(i),
-        });
-        let texts = display::with_intervals(comparison.multipliers.iter().map(|m| (m.multiplier, &m.interval)));
-        let multipliers = comparison.multipliers.iter().zip(texts).map(|(m, text)| ForestRow {
-            label: format!("at loss {:.3}", m.loss),
-            group: Some(format!("{} against {}", m.group, m.baseline)),
-            estimate: m.multiplier,
-            lo: m.interval.lo,
-            hi: m.interval.hi,
-            text,
-            look: Look(
-                comparison.pairs.iter().position(|t| t.group == m.group && t.baseline == m.baseline).unwrap_or(0),
-            ),
-        });
-        let panels = vec![
-            ForestPanel {
-                title: Some("difference of the floors".to_owned()),
-                x: Axis::linear("ΔC (nats per token)"),
-                rows: floors.collect(),
-                reference: Some((0.0, "equal".to_owned())),
-            },
-            ForestPanel {
-                title: Some("multiplier at equal loss".to_owned()),
-                x: Axis::log(format!("multiple of {} that the baseline needs for the same loss", fit.label(Input::X))),
-                rows: multipliers.collect(),
-                reference: Some((1.0, "equal".to_owned())),
-            },
-        ];
-        let panels = panels.into_iter().filter(|panel| !panel.rows.is_empty()).collect();
-        let chart = forest(section.title.clone().unwrap_or_default(), section.width, panels);
-        // Names of groups are long: one panel below the other leaves them room.
-        Ok(Chart { columns: 1, ..chart })
-    }
+fn forest_chart(section: &FigureSection, fit: &FitSection, groups: &[Fitted]) -> Result<Chart, StudyError> {
+    let compared = comparison(fit, groups)?.expect("checked when the file was read");
+    let Some(comparison) = compared.comparison else { return Ok(Chart::default()) };
+    let texts = display::with_intervals(comparison.pairs.iter().map(|t| (t.difference, &t.interval)));
+    let floors = comparison.pairs.iter().zip(texts).enumerate().map(|(i, (t, text))| ForestRow {
+        label: "ΔC".to_owned(),
+        group: Some(format!("{} against {}", t.group, t.baseline)),
+        estimate: t.difference,
+        lo: t.interval.lo,
+        hi: t.interval.hi,
+        text,
+        look: Look(i),
+    });
+    let texts = display::with_intervals(comparison.multipliers.iter().map(|m| (m.multiplier, &m.interval)));
+    let multipliers = comparison.multipliers.iter().zip(texts).map(|(m, text)| ForestRow {
+        label: format!("at loss {:.3}", m.loss),
+        group: Some(format!("{} against {}", m.group, m.baseline)),
+        estimate: m.multiplier,
+        lo: m.interval.lo,
+        hi: m.interval.hi,
+        text,
+        look: Look(comparison.pairs.iter().position(|t| t.group == m.group && t.baseline == m.baseline).unwrap_or(0)),
+    });
+    let panels = vec![
+        ForestPanel {
+            title: Some("difference of the floors".to_owned()),
+            x: Axis::linear("ΔC (nats per token)"),
+            rows: floors.collect(),
+            reference: Some((0.0, "equal".to_owned())),
+        },
+        ForestPanel {
+            title: Some("multiplier at equal loss".to_owned()),
+            x: Axis::log(format!("multiple of {} that the baseline needs for the same loss", fit.label(Input::X))),
+            rows: multipliers.collect(),
+            reference: Some((1.0, "equal".to_owned())),
+        },
+    ];
+    let panels = panels.into_iter().filter(|panel| !panel.rows.is_empty()).collect();
+    let chart = forest(section.title.clone().unwrap_or_default(), section.width, panels);
+    // Names of groups are long: one panel below the other leaves them room.
+    Ok(Chart { columns: 1, ..chart })
 }
 
 fn loss_chart(section: &FigureSection, fit: &FitSection, groups: Vec<Fitted>, floor: Option<f64>) -> Chart {

@@ -3,7 +3,7 @@
 use super::FitSection;
 use super::outputs::Fitted;
 use crate::analysis::{Fit, FitError};
-use crate::report::results::ResultsError;
+use crate::report::results::{ResultsError, csv_of};
 
 /// A parameter that some law has, and whether it is the floor of one.
 struct Parameter {
@@ -29,21 +29,14 @@ fn parameters(fits: &[(&FitSection, Fitted)]) -> Vec<Parameter> {
 
 /// The table. Of each parameter it has the value and its standard error, of floors the interval too.
 pub(super) fn to_csv(fits: &[(&FitSection, Fitted)]) -> Result<String, ResultsError> {
-    let encode = |error: &dyn std::fmt::Display| ResultsError::Encode(error.to_string());
     let parameters = parameters(fits);
     let columns = parameters.iter().flat_map(|Parameter { name, is_floor }| {
         let endings: &[&str] = if *is_floor { &["", "_se", "_lo", "_hi"] } else { &["", "_se"] };
         endings.iter().map(move |ending| format!("{name}{ending}"))
     });
     let header = ["fit", "group", "form", "n", "status"].map(str::to_owned).into_iter().chain(columns);
-    let header = header.chain(["r2", "reason"].map(str::to_owned));
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(header).map_err(|error| encode(&error))?;
-    for (section, group) in fits {
-        writer.write_record(row(section, group, &parameters)).map_err(|error| encode(&error))?;
-    }
-    let bytes = writer.into_inner().map_err(|error| encode(&error))?;
-    String::from_utf8(bytes).map_err(|error| encode(&error))
+    let header: Vec<String> = header.chain(["r2", "reason"].map(str::to_owned)).collect();
+    csv_of(std::iter::once(header).chain(fits.iter().map(|(section, group)| row(section, group, &parameters))))
 }
 
 fn row(section: &FitSection, group: &Fitted, parameters: &[Parameter]) -> Vec<String> {

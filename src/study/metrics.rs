@@ -3,7 +3,7 @@
 use super::file::FigureTable;
 use super::{Step, Study, StudyError, outputs};
 use crate::record::StepMetrics;
-use crate::report::results::{ResultsError, ordered};
+use crate::report::results::{csv_of, ordered};
 use crate::runs::RunFolder;
 use crate::sweep::{SweepPlan, plan};
 use serde::Serialize;
@@ -38,31 +38,27 @@ impl Study {
         if !self.file.figures.iter().any(|figure| figure.table() == Some(FigureTable::Metrics)) {
             return Ok(Step::Current);
         }
-        let encode = |error: &dyn std::fmt::Display| ResultsError::Encode(error.to_string());
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        for record in ordered(&plan::collect(plan, &self.runs_dir)?) {
+        let records = plan::collect(plan, &self.runs_dir)?;
+        let mut rows = Vec::new();
+        for record in ordered(&records) {
             let metrics = RunFolder::at(&self.runs_dir.join(&record.run_id)).all_metrics()?;
-            for step in spread(metrics) {
-                let row = MetricsRow {
-                    run_id: &record.run_id,
-                    label: &record.label,
-                    architecture: &record.architecture,
-                    depth: record.depth,
-                    d_model: record.d_model,
-                    params_total: record.params_total,
-                    batch_tokens: record.batch_tokens,
-                    seed: record.seed,
-                    step: step.step,
-                    tokens: step.tokens,
-                    loss: step.loss,
-                    grad_norm: step.grad_norm,
-                    lr: step.lr,
-                };
-                writer.serialize(row).map_err(|error| encode(&error))?;
-            }
+            rows.extend(spread(metrics).into_iter().map(|step| MetricsRow {
+                run_id: &record.run_id,
+                label: &record.label,
+                architecture: &record.architecture,
+                depth: record.depth,
+                d_model: record.d_model,
+                params_total: record.params_total,
+                batch_tokens: record.batch_tokens,
+                seed: record.seed,
+                step: step.step,
+                tokens: step.tokens,
+                loss: step.loss,
+                grad_norm: step.grad_norm,
+                lr: step.lr,
+            }));
         }
-        let bytes = writer.into_inner().map_err(|error| encode(&error))?;
-        outputs::write_if_changed(&self.metrics_table(), &bytes)
+        outputs::write_if_changed(&self.metrics_table(), csv_of(rows)?.as_bytes())
     }
 }
 

@@ -44,6 +44,27 @@ pub(super) struct Compared {
     pub verdict: String,
 }
 
+/// The comparison that a fit asks for, of those of its groups that have a fit.
+pub(super) fn comparison(section: &FitSection, groups: &[Fitted]) -> Result<Option<Compared>, StudyError> {
+    let Some(wanted) = &section.compare else { return Ok(None) };
+    let (usable, lost): (Vec<&Fitted>, Vec<&Fitted>) = groups.iter().partition(|group| group.outcome.is_ok());
+    let is_lost = |name: &String| lost.iter().any(|group| group.group == *name);
+    let groups: Vec<CompareGroup> =
+        usable.iter().map(|group| CompareGroup { name: group.group.clone(), rows: group.rows.clone() }).collect();
+    let chosen: Vec<String> = wanted.groups.iter().filter(|name| !is_lost(name)).cloned().collect();
+    let left = if wanted.groups.is_empty() { groups.len() } else { chosen.len() };
+    let without = |group: &&Fitted| Some(format!("{} has no fit: {}", group.group, group.outcome.as_ref().err()?));
+    let without = lost.iter().filter_map(without).collect::<Vec<_>>().join("; ");
+    if !lost.is_empty() && (left < 2 || wanted.baseline.as_ref().is_some_and(is_lost)) {
+        return Ok(Some(Compared { comparison: None, verdict: format!("Not compared: {without}.") }));
+    }
+    let options = CompareOptions { fit: section.options(), groups: chosen, baseline: wanted.baseline.clone() };
+    let comparison =
+        compare(&groups, &options).map_err(|source| StudyError::Compare { fit: section.name.clone(), source })?;
+    let missing = if lost.is_empty() { String::new() } else { format!(" Left out: {without}.") };
+    Ok(Some(Compared { verdict: comparison.verdict.clone() + &missing, comparison: Some(comparison) }))
+}
+
 impl Study {
     /// Each group of a fit, its curve with a confidence band where `band`.
     pub(super) fn fitted(&self, section: &FitSection, band: bool) -> Result<Vec<Fitted>, StudyError> {
@@ -203,29 +224,6 @@ impl Study {
         self.shown(plan, evaluated).into_iter().filter(is_empty).map(|figure| figure.name.as_str()).collect()
     }
 
-    /// The comparison that a fit asks for.
-    pub(super) fn comparison(&self, section: &FitSection) -> Result<Option<Compared>, StudyError> {
-        let Some(wanted) = &section.compare else { return Ok(None) };
-        let refused = |source| StudyError::Compare { fit: section.name.clone(), source };
-        let (usable, lost): (Vec<Fitted>, Vec<Fitted>) =
-            self.fitted(section, false)?.into_iter().partition(|group| group.outcome.is_ok());
-        let is_lost = |name: &String| lost.iter().any(|group| group.group == *name);
-        let groups: Vec<CompareGroup> =
-            usable.into_iter().map(|group| CompareGroup { name: group.group, rows: group.rows }).collect();
-        let chosen: Vec<String> = wanted.groups.iter().filter(|name| !is_lost(name)).cloned().collect();
-        let baseline = wanted.baseline.clone();
-        let left = if wanted.groups.is_empty() { groups.len() } else { chosen.len() };
-        let without = |group: &Fitted| Some(format!("{} has no fit: {}", group.group, group.outcome.as_ref().err()?));
-        let without: Vec<String> = lost.iter().filter_map(without).collect();
-        if !lost.is_empty() && (left < 2 || baseline.as_ref().is_some_and(is_lost)) {
-            return Ok(Some(Compared { comparison: None, verdict: format!("Not compared: {}.", without.join("; ")) }));
-        }
-        let options = CompareOptions { fit: section.options(), groups: chosen, baseline };
-        let comparison = compare(&groups, &options).map_err(refused)?;
-        let missing = if without.is_empty() { String::new() } else { format!(" Left out: {}.", without.join("; ")) };
-        Ok(Some(Compared { verdict: comparison.verdict.clone() + &missing, comparison: Some(comparison) }))
-    }
-
     /// Writes `report.md` and `report.html`.
     pub fn report(
         &self,
@@ -267,14 +265,15 @@ impl Study {
         }
         let mut fits = Vec::new();
         for section in self.file.fits.iter().filter(|_| self.has_points(plan)) {
-            let groups = self.fitted(section, false)?.into_iter();
+            let groups = self.fitted(section, false)?;
+            let verdict = comparison(section, &groups)?.map(|compared| compared.verdict);
             fits.push(ReportFit {
                 name: section.name.clone(),
                 inputs: section.inputs_in_words(),
                 law: section.law(),
                 objective: section.options().objective,
-                groups: groups.map(|fit| GroupResult { group: fit.group, outcome: fit.outcome }).collect(),
-                verdict: self.comparison(section)?.map(|compared| compared.verdict),
+                groups: groups.into_iter().map(|fit| GroupResult { group: fit.group, outcome: fit.outcome }).collect(),
+                verdict,
             });
         }
         let report = ReportInput {

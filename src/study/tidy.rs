@@ -2,7 +2,7 @@
 
 use crate::analysis::FrameError;
 use crate::expression::{Expression, TableRow};
-use crate::report::results::ResultsError;
+use crate::report::results::{ResultsError, csv_of};
 use crate::tasks::measurement::{FOUND, Row};
 use serde_json::Value;
 
@@ -61,15 +61,8 @@ impl TidyTable {
 
     /// CSV with a header; a value that a row lacks is an empty cell.
     pub fn to_csv(&self) -> Result<String, ResultsError> {
-        let encode = |error: &dyn std::fmt::Display| ResultsError::Encode(error.to_string());
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(&self.columns).map_err(|error| encode(&error))?;
-        for row in &self.rows {
-            let cells = self.columns.iter().map(|column| shown(row.get(column)));
-            writer.write_record(cells).map_err(|error| encode(&error))?;
-        }
-        let bytes = writer.into_inner().map_err(|error| encode(&error))?;
-        String::from_utf8(bytes).map_err(|error| encode(&error))
+        let cells = |row: &Row| self.columns.iter().map(|column| shown(row.get(column))).collect::<Vec<String>>();
+        csv_of(std::iter::once(self.columns.clone()).chain(self.rows.iter().map(cells)))
     }
 }
 

@@ -2,7 +2,7 @@
 //! without a fit.
 
 use super::analysis_cli::lossfloor;
-use serde_json::Value;
+use super::studies_cli::document;
 use std::path::{Path, PathBuf};
 
 struct Place(tempfile::TempDir);
@@ -17,12 +17,6 @@ impl Place {
         std::fs::write(&path, text).unwrap();
         path
     }
-}
-
-fn document(args: &[&str]) -> Value {
-    let (code, out, err) = lossfloor(&[args, &["--json"]].concat());
-    assert_eq!(code, 0, "{err}");
-    serde_json::from_str(&out).unwrap()
 }
 
 fn word(path: &Path) -> &str {

@@ -8,7 +8,7 @@ const PAPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/published/
 /// The published law of SambaY and the noise about it.
 const LAW: [&str; 4] = ["--params", "A=39.8,b=0.0694,C=0.585", "--sigma", "0.001"];
 
-fn document(args: &[&str]) -> Value {
+pub(super) fn document(args: &[&str]) -> Value {
     let (code, out, err) = lossfloor(&[args, &["--json"]].concat());
     assert_eq!(code, 0, "{err}");
     serde_json::from_str(&out).unwrap()

@@ -113,8 +113,7 @@ fn budgets(of: &Comparison) -> Option<String> {
             Some(ConfidenceInterval { lo: Some(lo), hi: Some(hi) }) => {
                 format!("{found} (mean {:+.4}, {lo:.4} to {hi:.4})", pair.mean)
             }
-            Some(interval) => format!("{found} (mean {:+.4}, {})", pair.mean, display::interval(interval)),
-            None => found,
+            _ => found,
         }
     };
     if of.paired.is_empty() {

@@ -2,10 +2,10 @@
 
 use super::input::ColumnArgs;
 use super::sheet::{Format, FormatArgs, Sheet};
-use super::{forms_help, parse_form};
+use super::{forms_help, on_a_bound, parse_form, stuck};
 use crate::analysis::compare::{CompareError, CompareGroup, CompareOptions, Comparison, PairTest, compare, p_value};
 use crate::analysis::forms::Input;
-use crate::analysis::{ConfidenceInterval, FitError, FitOptions, FitStatus, Form, Objective, display};
+use crate::analysis::{ConfidenceInterval, FitError, FitOptions, Form, Objective, display};
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -64,13 +64,10 @@ pub fn run(args: CompareArgs) -> anyhow::Result<ExitStatus> {
         Format::Table => output::print(&text(&comparison, &recounts, args.form))?,
         format => pair_sheet(&comparison).write(format, Map::new())?,
     }
-    let each = || comparison.groups.iter().zip(&comparison.fits);
-    for (name, fit) in each().filter(|(_, fit)| !fit.bounds.is_empty()) {
-        output::note(&format!("{name}: the optimum lies on a bound ({})", fit.bounds.join(", ")));
-    }
-    if let Some((name, _)) = each().find(|(_, fit)| fit.status == FitStatus::Stuck) {
-        return Err(exit(ExitStatus::NoFit, format!("{name}: no optimum was reached; hint: try another form or loss")));
-    }
+    let each = || comparison.groups.iter().map(String::as_str).zip(&comparison.fits);
+    let notes = each().filter_map(|(name, fit)| Some(format!("{name}: {}", on_a_bound(fit)?)));
+    notes.for_each(|note| output::note(&note));
+    stuck(each())?;
     Ok(ExitStatus::Done)
 }
 

@@ -2,11 +2,11 @@
 
 use super::input::{ColumnArgs, Group, Source};
 use super::sheet::{Format, FormatArgs, Sheet};
-use super::{forms_help, parse_form, parse_pairs};
+use super::{forms_help, on_a_bound, parse_form, parse_pairs, stuck};
 use crate::analysis::document::{FitEntry, SCHEMA};
 use crate::analysis::presets::{PRESETS, Preset, lookup};
 use crate::analysis::{
-    self, Estimate, Fit, FitError, FitOptions, FitStatus, Form, Given, IntervalMethod, Noise, Objective, Row, display,
+    self, Estimate, Fit, FitError, FitOptions, Form, Given, IntervalMethod, Noise, Objective, Row, display,
 };
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
@@ -185,11 +185,7 @@ pub fn run(args: FitArgs) -> anyhow::Result<ExitStatus> {
         }
         _ => {}
     }
-    let stuck = |group: &GroupFit| group.outcome.as_ref().is_ok_and(|fit| fit.status == FitStatus::Stuck);
-    if let Some(group) = groups.iter().find(|group| stuck(group)) {
-        let name = group.group.label();
-        return Err(exit(ExitStatus::NoFit, format!("{name}: no optimum was reached; hint: try another form or loss")));
-    }
+    stuck(groups.iter().filter_map(|group| Some((group.group.label(), group.outcome.as_ref().ok()?))))?;
     none.map_or(Ok(ExitStatus::Done), Err)
 }
 
@@ -317,11 +313,8 @@ fn group_notes(group: &GroupFit, options: &FitOptions) -> Vec<String> {
         Err(error) => out.push(format!("{name}: no fit: {error}")),
         Ok(fit) => {
             out.extend(verdict(fit).map(|verdict| format!("{name}: {verdict}")));
-            if !fit.bounds.is_empty() {
-                let bounds = fit.bounds.join(", ");
-                let none = if fit.resamples.is_none() { "; no standard error" } else { "" };
-                out.push(format!("{name}: the optimum lies on a bound ({bounds}){none}"));
-            }
+            let none = if fit.resamples.is_none() { "; no standard error" } else { "" };
+            out.extend(on_a_bound(fit).map(|note| format!("{name}: {note}{none}")));
             if let (Some(kappa), Some((lo, hi)), Some(floor)) = (fit.kappa, fit.leave_one_out_floor, fit.floor()) {
                 let c = floor.name;
                 out.push(format!(

@@ -16,6 +16,23 @@ mod sets;
 pub mod sheet;
 
 use crate::analysis::forms::{FORMS, Form, lookup};
+use crate::analysis::{Fit, FitStatus};
+use crate::cli::{ExitStatus, exit};
+
+/// The error that ends a command one of whose fits is stuck.
+fn stuck<'a>(mut fits: impl Iterator<Item = (&'a str, &'a Fit)>) -> anyhow::Result<()> {
+    match fits.find(|(_, fit)| fit.status == FitStatus::Stuck) {
+        Some((name, _)) => {
+            Err(exit(ExitStatus::NoFit, format!("{name}: no optimum was reached; hint: try another form or loss")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Says that an optimum lies on bounds, if it does.
+fn on_a_bound(fit: &Fit) -> Option<String> {
+    (!fit.bounds.is_empty()).then(|| format!("the optimum lies on a bound ({})", fit.bounds.join(", ")))
+}
 
 /// What `--form` says of itself.
 fn forms_help() -> String {

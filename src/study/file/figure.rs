@@ -82,8 +82,10 @@ enum Source {
     Table(&'static str),
     /// A fit of one scale.
     OneScale,
-    /// Any fit whose law has a floor.
-    Floor,
+    /// A fit of one scale whose law has a floor.
+    OneScaleFloor,
+    /// Any fit whose law has a floor and a profile.
+    Profile,
     /// A fit that compares its groups.
     Comparison,
     /// A fit of N and D that has a best allocation.
@@ -101,8 +103,9 @@ impl FigureKind {
             Self::Isoflop => Source::Table("isoflop"),
             Self::Grid => Source::Table("grid"),
             Self::Curves => Source::Table("curves"),
-            Self::Loss | Self::Reducible => Source::OneScale,
-            Self::Profiles => Source::Floor,
+            Self::Loss => Source::OneScale,
+            Self::Reducible => Source::OneScaleFloor,
+            Self::Profiles => Source::Profile,
             Self::Forest => Source::Comparison,
             Self::Surface | Self::Allocation => Source::Allocating,
         }
@@ -287,14 +290,15 @@ impl FigureSection {
         };
         let form = &fit.form;
         let problem = match source {
-            Source::OneScale if !fit.is_of_one_scale() => format!("a form of one scale, which {form} is not"),
-            Source::OneScale if self.kind == FigureKind::Reducible && fit.law().floor_name().is_none() => {
-                format!("a form with a floor; {form} has none")
+            Source::OneScale | Source::OneScaleFloor if !fit.is_of_one_scale() => {
+                format!("a form of one scale, which {form} is not")
             }
-            Source::Floor if IntervalMethod::Profile.suits(fit.options().objective).is_err() => {
+            Source::Profile if IntervalMethod::Profile.suits(fit.options().objective).is_err() => {
                 return Err(format!("its fit '{}' is of lad, which has no profile", self.fit));
             }
-            Source::Floor if fit.law().floor_name().is_none() => format!("a form with a floor; {form} has none"),
+            Source::OneScaleFloor | Source::Profile if fit.law().floor_name().is_none() => {
+                format!("a form with a floor; {form} has none")
+            }
             Source::Allocating if !isoflop::allocates(fit.law()) => {
                 format!("a form with a best N and D by compute, such as chinchilla; {form} is none")
             }

@@ -105,17 +105,20 @@ impl FitSection {
         let groups = (!wanted.groups.is_empty()).then(|| wanted.groups.join(","));
         let option = |(name, value): (&str, Option<String>)| Some(format!(" --{name} {}", quoted(&value?)));
         let more = [("groups", groups), ("baseline", wanted.baseline.clone()), ("pair", wanted.pair.clone())];
-        let without_interval = Self { interval: None, ..self.clone() };
-        Some(without_interval.arguments() + &more.into_iter().filter_map(option).collect::<String>())
+        Some(self.arguments_with(&None) + &more.into_iter().filter_map(option).collect::<String>())
     }
 
     /// The options of `fit` that give the same fit.
     pub(in crate::study) fn arguments(&self) -> String {
+        self.arguments_with(&self.interval)
+    }
+
+    fn arguments_with(&self, interval: &Option<String>) -> String {
         let option = |input: &Input| Some(format!("{} {}", input.option(), self.input(*input).0?));
         let mut out = vec![format!("--form {}", self.form)];
         out.extend(self.law().inputs().iter().filter_map(option));
         out.push(format!("--y {}", self.y));
-        let more = [("group", &self.group), ("loss", &self.loss), ("interval", &self.interval)];
+        let more = [("group", &self.group), ("loss", &self.loss), ("interval", interval)];
         out.extend(more.iter().filter_map(|(option, value)| Some(format!("--{option} {}", value.as_ref()?))));
         out.extend(self.condition.as_ref().map(|condition| format!("--where '{condition}'")));
         out.join(" ")
