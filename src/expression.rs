@@ -13,18 +13,18 @@ use serde_json::Value;
 
 /// What is wrong with a condition, and where in it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("column {column}: {problem}")]
+#[error("character {place}: {problem}")]
 pub struct ExpressionError {
-    /// One-based.
-    pub column: usize,
+    /// Which character, counted from one.
+    pub place: usize,
     /// What is wrong.
     pub problem: String,
 }
 
 /// `problem` may quote a condition or a table: control characters, which JSON escapes but for U+007F, are replaced.
-fn error(column: usize, problem: impl Into<String>) -> ExpressionError {
+fn error(place: usize, problem: impl Into<String>) -> ExpressionError {
     let problem = problem.into().replace(char::is_control, "\u{fffd}");
-    ExpressionError { column: column + 1, problem }
+    ExpressionError { place: place + 1, problem }
 }
 
 /// A parsed condition.
@@ -433,16 +433,19 @@ mod tests {
     #[test]
     fn mistakes_are_placed_and_named() {
         for (text, expected) in [
-            ("model.dept > 3", "column 1: no run of this sweep sets 'model.dept'; hint: did you mean 'model.depth'?"),
-            ("model.depth >", "column 14: expected a value, the condition ends"),
-            ("model.depth = 3", "column 13: '=' has no meaning here; hint: equality is written =="),
-            ("(model.depth > 3", "column 17: expected ')', the condition ends"),
-            ("model.depth > 3 model.arch", "column 17: expected 'and', 'or' or the end, found 'model.arch'"),
-            ("model.arch < 3", "column 1: \"sambay\" and 3.0 are not both numbers"),
-            ("model.arch < 'a\u{7f}b'", "column 1: \"sambay\" and \"a\u{fffd}b\" are not both numbers"),
-            ("model.arch == 'x", "column 15: this quote is never closed"),
-            ("", "column 1: expected a key, the condition ends"),
-            ("é.x > 1", "column 1: no run of this sweep sets 'é.x'; hint: give it in base"),
+            (
+                "model.dept > 3",
+                "character 1: no run of this sweep sets 'model.dept'; hint: did you mean 'model.depth'?",
+            ),
+            ("model.depth >", "character 14: expected a value, the condition ends"),
+            ("model.depth = 3", "character 13: '=' has no meaning here; hint: equality is written =="),
+            ("(model.depth > 3", "character 17: expected ')', the condition ends"),
+            ("model.depth > 3 model.arch", "character 17: expected 'and', 'or' or the end, found 'model.arch'"),
+            ("model.arch < 3", "character 1: \"sambay\" and 3.0 are not both numbers"),
+            ("model.arch < 'a\u{7f}b'", "character 1: \"sambay\" and \"a\u{fffd}b\" are not both numbers"),
+            ("model.arch == 'x", "character 15: this quote is never closed"),
+            ("", "character 1: expected a key, the condition ends"),
+            ("é.x > 1", "character 1: no run of this sweep sets 'é.x'; hint: give it in base"),
         ] {
             assert_eq!(ask(text), Err(expected.to_owned()), "{text}");
         }

@@ -127,7 +127,7 @@ pub enum NormKind {
 
 /// Shape of one model, every number decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct ModelShape {
     pub depth: usize,
     pub d_model: usize,

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 /// One training run as written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct ExperimentConfig {
     /// For people; no code reads a meaning into it.
     pub label: Option<String>,
@@ -37,7 +37,7 @@ pub struct ExperimentConfig {
 
 /// What is trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct ModelSection {
     /// Exact name; see `lossfloor model list`.
     pub arch: Option<String>,
@@ -68,7 +68,7 @@ pub struct ModelSection {
 
 /// What it is trained on: a folder of shards, or a prefix such as `data/quick/train`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct DataSection {
     pub train: Option<PathBuf>,
     pub val: Option<PathBuf>,
@@ -76,7 +76,7 @@ pub struct DataSection {
 
 /// Values at the base size and the rules that carry them to this one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct ScalingSection {
     /// `sp`, `mup`, `mup++` or `none` (standard, the learning rate exactly as written); default `mup++`.
     pub rule: Option<ScalingRule>,
@@ -118,7 +118,7 @@ pub enum ScalingRule {
 
 /// How it is trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct TrainSection {
     /// Token budget; instead of `scaling.tokens`.
     #[serde(deserialize_with = "optional_count")]
@@ -148,7 +148,7 @@ pub struct TrainSection {
 
 /// How a run is executed; no part of what it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct ExecSection {
     /// `auto`, `cpu`, `cuda` or `cuda:1`; default auto.
     pub device: Option<String>,
@@ -178,7 +178,7 @@ pub struct ExecSection {
 
 /// When a run is given up: it then counts as diverged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct StopSection {
     /// A condition over `loss`, `grad_norm`, `lr`, `step` and `tokens`, such as `loss > 12`.
     pub when: String,
@@ -189,7 +189,7 @@ pub struct StopSection {
 
 /// When a run saves itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct CheckpointSection {
     /// A time such as `15 min`, `4M tokens` or `500 steps`; default 10 min. Written as [`SaveEvery`].
     pub every: Option<String>,

@@ -76,7 +76,7 @@ impl StopRule {
         }
         let text = section.when.clone();
         let refuse = |error: crate::expression::ExpressionError| {
-            ConfigError::value("exec.stop.when", format!("in \"{text}\" at column {}: {}", error.column, error.problem))
+            ConfigError::value("exec.stop.when", format!("in \"{text}\" at {error}"))
         };
         let condition = Expression::parse(&text).map_err(refuse)?;
         condition.holds(&Keys).map_err(refuse)?;

@@ -23,7 +23,7 @@ const FIRST_KEY: u32 = 3;
 
 /// Everything that determines a synthetic corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "keys with values")]
 pub struct SyntheticSpec {
     /// Of the source's tables and of the tokens drawn.
     pub seed: u64,

@@ -47,7 +47,7 @@ impl<T: Serialize> Serialize for Entries<T> {
 
 /// A whole sweep as written.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct SweepFile {
     /// Its name, and that of its results.
     pub sweep: String,
@@ -93,7 +93,7 @@ pub struct SweepFile {
 
 /// One block of `include`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct IncludeBlock {
     /// Values that all its points share.
     pub set: Value,
@@ -110,7 +110,7 @@ pub struct IncludeBlock {
 /// `exec`, and each of `exec.rules`. Keys that only a later version acts on are kept, so that a file with them can be
 /// expanded.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct ExecBlock {
     /// In a rule: the condition.
     #[serde(skip_serializing)]
@@ -144,7 +144,7 @@ pub struct ExecBlock {
 
 /// One of the steps that follow a sweep: a fit, a table, or a command.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct AfterStep {
     /// Name of a fit.
     pub fit: Option<String>,
@@ -198,7 +198,7 @@ pub enum NoRetry {
 
 /// `run`: how the sweep is carried out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct RunSection {
     /// Runs at once, whatever the machine could hold.
     pub max_running: Option<usize>,
@@ -223,7 +223,7 @@ impl RunSection {
 
 /// `backends`: where runs go.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct BackendsSection {
     /// This machine.
     pub local: LocalBackend,
@@ -233,7 +233,7 @@ pub struct BackendsSection {
 
 /// `backends.slurm`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct SlurmBackend {
     pub partition: Option<String>,
     pub account: Option<String>,
@@ -262,7 +262,7 @@ pub struct SlurmBackend {
 
 /// `backends.local`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct LocalBackend {
     /// `all`, or a list of positions among the visible GPUs.
     pub gpus: Option<Value>,

@@ -266,8 +266,7 @@ pub(super) fn condition(
         origin: sweep.origin.clone(),
         place: place.to_owned(),
         text: text.to_owned(),
-        column: error.column,
-        problem: error.problem,
+        error,
     })
 }
 

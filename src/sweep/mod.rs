@@ -24,6 +24,7 @@ pub use run::{Outcome, Scheduler};
 pub use state::RunState;
 
 use crate::config::ConfigError;
+use crate::expression::ExpressionError;
 use crate::files::{ReadError, WriteError};
 use crate::runs::RunError;
 
@@ -34,7 +35,7 @@ pub enum SweepError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A condition cannot be understood or evaluated.
-    #[error("{origin}: {place}: in \"{text}\" at column {column}: {problem}")]
+    #[error("{origin}: {place}: in \"{text}\" at {error}")]
     Expression {
         /// The sweep file.
         origin: String,
@@ -42,10 +43,8 @@ pub enum SweepError {
         place: String,
         /// The condition.
         text: String,
-        /// One-based.
-        column: usize,
-        /// What is wrong.
-        problem: String,
+        /// What is wrong, and where in it.
+        error: ExpressionError,
     },
     /// One point of the sweep is no run that can be trained.
     #[error("{origin}: {point}: {problem}")]

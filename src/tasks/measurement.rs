@@ -38,7 +38,7 @@ pub enum Measurement {
 
 /// Settings of the tasks that read rows of a validation corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct CorpusRows {
     /// Validation shards; default those of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,7 @@ impl Default for CorpusRows {
 
 /// Settings of the phonebook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct PhonebookTask {
     /// Numbers of entries; default 480.
     #[serde(deserialize_with = "counts")]
@@ -78,7 +78,7 @@ impl Default for PhonebookTask {
 
 /// Settings of needles in a haystack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct NeedleTask {
     /// Tokens of prompt and answer together; default 4096.
     #[serde(deserialize_with = "counts")]

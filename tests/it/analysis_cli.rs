@@ -124,7 +124,7 @@ fn refusals_are_one_line_with_a_hint() {
         ("--interval", "bootstrap:3", "K of 20 or more"),
         ("--hold", "D=1", "the parameters of power+floor are A, b, C"),
         ("--at", "y=3", "power+floor needs x=NUMBER"),
-        ("--where", "depth > 3", "column 1: there is no column 'depth'"),
+        ("--where", "depth > 3", "character 1: there is no column 'depth'"),
     ] {
         let mut args = FLOOR.to_vec();
         if option == "--form" {

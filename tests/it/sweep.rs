@@ -100,8 +100,8 @@ fn mistakes_are_refused_with_their_place() {
     insta::assert_snapshot!(with("grid: {seed: {rnage: [1, 3]}}\n"), @"s.yaml: grid.seed: an axis is a list, one value, {log: [a, b], num: n} or {range: [a, b, step]}");
     insta::assert_snapshot!(with("grid: {seed: {range: [1, 3, -1]}}\n"), @"s.yaml: grid.seed: the range's step does not lead from its first value to its last");
     insta::assert_snapshot!(with("zip: {seed: [1, 2], scaling.lr: [1]}\n"), @"s.yaml: zip: lists that move together must be equally long: seed has 2, scaling.lr has 1");
-    insta::assert_snapshot!(with("exclude: [\"scaling.lr > \"]\n"), @r#"s.yaml: exclude[0]: in "scaling.lr > " at column 14: expected a value, the condition ends"#);
-    insta::assert_snapshot!(with("exec: {rules: [{when: model.dpth > 3, threads: 2}]}\n"), @r#"s.yaml: exec.rules[0].when: in "model.dpth > 3" at column 1: no run of this sweep sets 'model.dpth'; hint: did you mean 'model.depth'?"#);
+    insta::assert_snapshot!(with("exclude: [\"scaling.lr > \"]\n"), @r#"s.yaml: exclude[0]: in "scaling.lr > " at character 14: expected a value, the condition ends"#);
+    insta::assert_snapshot!(with("exec: {rules: [{when: model.dpth > 3, threads: 2}]}\n"), @r#"s.yaml: exec.rules[0].when: in "model.dpth > 3" at character 1: no run of this sweep sets 'model.dpth'; hint: did you mean 'model.depth'?"#);
     insta::assert_snapshot!(with("run: {retrys: 3}\n"), @"s.yaml: unknown key 'run.retrys' (line 7); hint: did you mean 'retries'?");
     insta::assert_snapshot!(with("label: \"{sead}\"\ngrid: {seed: [1]}\n"), @"s.yaml: label: seed=1 has no 'sead'; hint: did you mean 'seed'?");
     insta::assert_snapshot!(refusal(&SMALL.replace("depth: 4", "detph: 4"), &[]), @"s.yaml: unknown key 'base.model.detph' (line 3); hint: did you mean 'depth'?");

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// `data`: at most one of `synth`, `pack` and `phonebook`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct DataSection {
     /// The corpus' folder; default `data/<study>` where one is made.
     pub path: Option<PathBuf>,
@@ -25,7 +25,7 @@ pub struct DataSection {
 
 /// `data.pack`: settings of `data pack`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct PackSection {
     /// Files and folders of text.
     pub inputs: Vec<PathBuf>,
@@ -44,7 +44,7 @@ pub struct PackSection {
 
 /// `data.phonebook`: texts from which a model learns to look up numbers.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct PhonebookSection {
     /// Texts, a phonebook each.
     #[serde(deserialize_with = "count")]

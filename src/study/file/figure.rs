@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// One of `figures`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct FigureSection {
     /// Its files' name.
     pub name: String,
@@ -114,7 +114,7 @@ impl FigureKind {
 
 /// `evaluation` of one of `figures`: one of the study's evaluations, or a table with one row for each series and setting.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct EvaluationFigure {
     /// Which of `evaluations`.
     pub of: Option<String>,
@@ -145,7 +145,7 @@ fn value() -> String {
 
 /// `isoflop` of one of `figures`: a table with one row for each run.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct IsoflopSection {
     /// The table; default that of the study's runs.
     pub table: Option<PathBuf>,
@@ -164,7 +164,7 @@ pub struct IsoflopSection {
 
 /// `grid` of one of `figures`: a table with one row for each run; of several with equal settings the least loss counts.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct GridSection {
     /// The table; default that of the study's runs.
     pub table: Option<PathBuf>,
@@ -183,7 +183,7 @@ pub struct GridSection {
 
 /// `curves` of one of `figures`: a table with one row for each run and step.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct CurvesSection {
     /// The table; default what the study's runs logged.
     pub table: Option<PathBuf>,

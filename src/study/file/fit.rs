@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// One of `fits`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct FitSection {
     /// What figures call it.
     pub name: String,
@@ -47,7 +47,7 @@ pub struct FitSection {
 
 /// `compare` of one of `fits`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct CompareSection {
     /// Groups, in this order; default all.
     pub groups: Vec<String>,

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 /// A study as written. Paths are relative to where the program is started.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys with values")]
 pub struct StudyFile {
     /// Its name, and that of its results' folder.
     pub study: String,
@@ -44,7 +44,7 @@ pub struct StudyFile {
 
 /// `report`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "keys with values")]
 pub struct ReportSection {
     /// Heading; default the study's name.
     pub title: Option<String>,
