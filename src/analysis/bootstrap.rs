@@ -9,7 +9,8 @@ use rayon::prelude::*;
 /// Parameters of every refit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resamples {
-    /// The form's parameters, refit by refit; those without a finite optimum are missing.
+    /// The form's parameters, refit by refit. Missing are refits without an optimum, and draws of fewer different points
+    /// than parameters, through which many laws pass.
     pub parameters: Vec<Law>,
     /// Refits asked for.
     pub draws: usize,
@@ -84,6 +85,7 @@ pub(super) fn pairs(fitted: &Fitted, draws: usize, options: &FitOptions) -> Resa
     let cluster = &fitted.sample.cluster;
     let clusters = cluster.iter().max().map_or(0, |most| most + 1);
     let held = fitted.held();
+    let free = form.size() - fitted.given.len();
     let refit = |draw: usize| {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(options.seed);
         rng.set_stream(1 + draw as u64);
@@ -94,6 +96,9 @@ pub(super) fn pairs(fitted: &Fitted, draws: usize, options: &FitOptions) -> Resa
         // Points that were not drawn are left out, rather than computed and weighted with nothing.
         let drawn: Vec<usize> = (0..cluster.len()).filter(|i| count[cluster[*i]] > 0).collect();
         let mut sample = fitted.sample.pick(&drawn);
+        if sample.distinct(free) < free {
+            return None;
+        }
         for (weight, i) in sample.weight.iter_mut().zip(&drawn) {
             *weight *= f64::from(count[cluster[*i]]);
         }
@@ -105,7 +110,7 @@ pub(super) fn pairs(fitted: &Fitted, draws: usize, options: &FitOptions) -> Resa
             minimum = newton::minimise_staged(&problem, start, &held, 0.1);
         }
         let natural = form.natural(&minimum.p[..k], &minimum.p[k..], &fitted.reference);
-        let usable = minimum.value.is_finite() && natural.iter().all(|v| v.is_finite());
+        let usable = minimum.converged && natural.iter().all(|v| v.is_finite());
         usable.then_some((Law { form, parameters: natural }, !minimum.at_bound.is_empty()))
     };
     let refits: Vec<(Law, bool)> = (0..draws).into_par_iter().filter_map(refit).collect();

@@ -27,6 +27,9 @@ pub struct FitEntry {
     pub residuals: Option<SpreadEntry>,
     pub kappa: Option<f64>,
     pub leave_one_out_c: Option<[f64; 2]>,
+    /// Points without which there is no fit.
+    pub leave_one_out_without_fit: Option<usize>,
+    pub aicc: Option<f64>,
     pub bounds: Vec<String>,
     pub certificate: Option<CertificateEntry>,
     pub predictions: Vec<PredictionEntry>,
@@ -102,6 +105,7 @@ impl FitEntry {
         outcome: &Result<Fit, FitError>,
     ) -> Self {
         let fit = outcome.as_ref().ok();
+        let left_out = fit.and_then(|fit| fit.left_out);
         let estimates = fit.map_or(&[][..], |fit| &fit.estimates);
         let predictions = fit.map_or(&[][..], |fit| &fit.predictions);
         Self {
@@ -119,7 +123,9 @@ impl FitEntry {
             residual_sd: fit.map(|fit| fit.residual_sd),
             residuals: fit.map(|fit| SpreadEntry::from(&fit.spread)),
             kappa: fit.and_then(|fit| fit.kappa),
-            leave_one_out_c: fit.and_then(|fit| fit.leave_one_out_floor).map(|(lo, hi)| [lo, hi]),
+            leave_one_out_c: left_out.map(|range| [range.least, range.most]),
+            leave_one_out_without_fit: left_out.map(|range| range.without_fit),
+            aicc: fit.and_then(|fit| fit.aicc),
             bounds: fit.map_or_else(Vec::new, |fit| fit.bounds.clone()),
             certificate: fit.map(|fit| CertificateEntry::from(&fit.certificate)),
             predictions: predictions

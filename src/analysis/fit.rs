@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::solver::{Block, Criterion, Held, Minimum, Problem, Residual, newton, search};
 use super::{
-    Certificate, Estimate, Fit, FitError, FitOptions, FitStatus, IntervalMethod, Law, Noise, Objective, Prediction,
-    Sample, Spread, bootstrap,
+    Certificate, Estimate, Fit, FitError, FitOptions, FitStatus, IntervalMethod, Law, LeftOut, Noise, Objective,
+    Prediction, Sample, Spread, bootstrap,
 };
 
 /// Points beyond which leaving each out in turn starts from the optimum of all instead of the whole grid.
@@ -421,14 +421,16 @@ pub(super) fn describe(
         bounds,
         objective: options.objective.reported(&fitted.problem, &fitted.optimum.p, fitted.optimum.value),
         estimates,
+        exact: fitted.optimum.value <= fitted.problem.rounding(),
         r2: 1.0 - sse / sst,
         residual_sd: if robust { (squares / freedom).sqrt() } else { weighted_sd },
         spread: Spread::of(&measured, fitted.problem.criterion.delta),
         residuals,
         kappa: unit.and_then(|unit| Some(unit[floor_at?])).filter(|_| !robust && weighted_sd > 0.0),
-        leave_one_out_floor: floor
-            .filter(|_| options.leave_one_out)
-            .and_then(|name| leave_one_out(fitted, name, &options.given)),
+        left_out: floor.filter(|_| options.leave_one_out).and_then(|name| leave_one_out(fitted, name, &options.given)),
+        aicc: (!robust)
+            .then(|| aicc(2.0 * fitted.optimum.value, sample.len(), sample.len() - freedom as usize))
+            .flatten(),
         certificate: certificate(&fitted.problem, &fitted.optimum, &fitted.given, confirmation),
         resamples,
         predictions,
@@ -480,8 +482,22 @@ fn has_clusters(sample: &Sample) -> bool {
     sample.cluster.iter().any(|cluster| *cluster != sample.cluster[0])
 }
 
+/// Akaike's criterion with its correction for few points (Hurvich and Tsai 1989, doi:10.1093/biomet/76.2.297) of a sum S of
+/// squares over n points: n ln(S/n) + 2K + 2K(K + 1)/(n - K - 1), where K counts the parameters and the variance.
+///
+/// `None` where the correction is larger than what it corrects, with fewer than 2(K + 1) points: it then forbids parameters
+/// whatever the data say.
+fn aicc(squares: f64, n: usize, parameters: usize) -> Option<f64> {
+    let counted = parameters + 1;
+    if n < 2 * (counted + 1) || squares <= 0.0 {
+        return None;
+    }
+    let (n, k) = (n as f64, counted as f64);
+    Some(n * (squares / n).ln() + 2.0 * k + 2.0 * k * (k + 1.0) / (n - k - 1.0))
+}
+
 /// Range of the floor over fits that each lack one point, where enough are left to fit.
-fn leave_one_out(fitted: &Fitted, floor: &str, given: &[Given]) -> Option<(f64, f64)> {
+fn leave_one_out(fitted: &Fitted, floor: &str, given: &[Given]) -> Option<LeftOut> {
     let (form, n) = (fitted.form, fitted.sample.len());
     if given.iter().any(|given| given.name == floor) || n + given.len() < form.size() + 2 {
         return None;
@@ -496,9 +512,10 @@ fn leave_one_out(fitted: &Fitted, floor: &str, given: &[Given]) -> Option<(f64, 
         };
         fit.map(|fit| fit.natural[at]).ok()
     };
-    let floors = (0..n).filter_map(floor_without);
-    Some(floors.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), c| (lo.min(c), hi.max(c))))
-        .filter(|(lo, hi)| lo <= hi)
+    let floors: Vec<f64> = (0..n).filter_map(floor_without).collect();
+    let least = floors.iter().copied().reduce(f64::min)?;
+    let most = floors.iter().copied().reduce(f64::max)?;
+    Some(LeftOut { least, most, without_fit: n - floors.len() })
 }
 
 impl Noise {
@@ -557,6 +574,15 @@ impl Law {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn aicc_is_given_where_there_are_points_enough() {
+        // n = 10, three parameters and the variance: 10 ln(0.5/10) + 8 + 40/5.
+        let expected = 10.0 * 0.05_f64.ln() + 16.0;
+        assert!((aicc(0.5, 10, 3).unwrap() - expected).abs() < 1e-12);
+        assert_eq!(aicc(0.5, 9, 3), None);
+        assert_eq!(aicc(0.0, 10, 3), None);
+    }
 
     #[test]
     fn where_no_optimum_is_reached_there_are_no_standard_errors() {

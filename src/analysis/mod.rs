@@ -213,6 +213,12 @@ impl FitOptions {
             predictions: Vec::new(),
         }
     }
+
+    /// For a fit of many, of which only the optimum is read: a few independent starts guard against a missed basin, which
+    /// is no certificate, and there are no intervals.
+    pub fn optimum_only(form: &'static dyn Form, objective: Objective) -> Self {
+        Self { objective, interval: IntervalMethod::None, starts: 4, leave_one_out: false, ..Self::new(form) }
+    }
 }
 
 /// A law with its parameters.
@@ -310,6 +316,17 @@ pub struct Certificate {
     pub reached: usize,
 }
 
+/// A parameter when each point is left out in turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeftOut {
+    /// Its smallest value.
+    pub least: f64,
+    /// Its largest value.
+    pub most: f64,
+    /// Points without which there is no fit, so that the range says nothing of them.
+    pub without_fit: usize,
+}
+
 /// A law fitted to points, with its uncertainty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
@@ -325,6 +342,8 @@ pub struct Fit {
     pub objective: f64,
     /// The law's parameters in the order of its formula.
     pub estimates: Vec<Estimate>,
+    /// Whether the law goes through all points, so that there is no noise to judge it by.
+    pub exact: bool,
     /// 1 - SSE/SST of the losses.
     pub r2: f64,
     /// Measured minus fitted loss, in the order of the points.
@@ -335,8 +354,11 @@ pub struct Fit {
     pub spread: Spread,
     /// κ = se(floor)/residual sd: by how much this design magnifies the noise of one loss into noise of the floor.
     pub kappa: Option<f64>,
-    /// Smallest and largest floor when each point is left out in turn.
-    pub leave_one_out_floor: Option<(f64, f64)>,
+    /// The floor when each point is left out in turn.
+    pub left_out: Option<LeftOut>,
+    /// Akaike's criterion with its correction for few points: comparable between forms fitted to the same points with
+    /// the same objective. Only of squares, and only where there are points enough.
+    pub aicc: Option<f64>,
     /// The optimum's certificate.
     pub certificate: Certificate,
     /// The refits of a bootstrap.

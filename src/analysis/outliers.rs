@@ -17,7 +17,7 @@ const ROBUST_LIMIT: f64 = 10.0;
 pub fn deleted_residuals(sample: &Sample, fit: &Fit, options: &FitOptions) -> Vec<(usize, f64)> {
     let n = sample.len();
     let spare = (n + options.given.len()).saturating_sub(options.form.size() + 1);
-    if spare == 0 {
+    if spare == 0 || fit.exact {
         return Vec::new();
     }
     let (values, limit) = if options.objective.is_robust() {

@@ -5,12 +5,10 @@ use super::forms::{Form, Input};
 use super::interval::{Profiler, Target};
 use super::isoflop::optimal_exponent;
 use super::rollout::{Amount, Points, Scale, levels};
-use super::{ConfidenceInterval, FitError, FitOptions, FitStatus, IntervalMethod, Law, Noise, Objective, Sample, fit};
+use super::{ConfidenceInterval, FitError, FitOptions, FitStatus, Law, Noise, Objective, Sample, fit};
 
 /// At most this share of the points is left out for their high losses: of few points, those are simply the small ones.
 const MOST_DROPPED: f64 = 0.2;
-/// Independent starts of each fit: a guard against a missed basin, not a certificate.
-const STARTS: usize = 4;
 
 /// One combination.
 #[derive(Clone, Copy, Debug)]
@@ -101,14 +99,7 @@ fn evaluate_sample(
     intervals: bool,
 ) -> Result<Outcome, FitError> {
     let form = choice.form;
-    let options = FitOptions {
-        objective: choice.objective,
-        interval: IntervalMethod::None,
-        starts: STARTS,
-        leave_one_out: false,
-        ..FitOptions::new(form)
-    };
-    let fit = fit(sample, &options)?;
+    let fit = fit(sample, &FitOptions::optimum_only(form, choice.objective))?;
     // Only the floor's profile is walked: those of all parameters would take five times as long.
     let floor_interval = match form.floor_name() {
         Some(name) if intervals && choice.objective != Objective::AbsoluteDeviation => {

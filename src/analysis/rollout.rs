@@ -1,12 +1,10 @@
 //! How well a law predicts runs larger than those it was fitted to, which is what it is for.
 
 use super::forms::{FLOPS_PER_PARAMETER_TOKEN, Form, Input, Inputs};
-use super::{FitError, FitOptions, FitStatus, IntervalMethod, Objective, Sample, fit};
+use super::{FitError, FitOptions, FitStatus, Objective, Sample, fit};
 
 /// Scales that differ by less than this share are one.
 const SAME_SCALE: f64 = 1e-9;
-/// Independent starts of each fit: a guard against a missed basin, not a certificate.
-const STARTS: usize = 4;
 
 /// Points with everything that is known of them, from which each form takes its inputs.
 #[derive(Clone, Debug)]
@@ -211,6 +209,8 @@ pub fn splits(scale: &[f64], hold_out: Amount, steps: usize) -> Vec<Split> {
 pub struct Rollout {
     /// How the fit to the smaller ones ended.
     pub status: FitStatus,
+    /// Its [`AICc`](super::Fit::aicc).
+    pub aicc: Option<f64>,
     /// (predicted - measured)/measured loss of each point held out.
     pub errors: Vec<f64>,
 }
@@ -239,18 +239,11 @@ pub fn roll(
     form: &'static dyn Form,
     objective: Objective,
 ) -> Result<Rollout, FitError> {
-    let options = FitOptions {
-        objective,
-        interval: IntervalMethod::None,
-        starts: STARTS,
-        leave_one_out: false,
-        ..FitOptions::new(form)
-    };
-    let fit = fit(&sample.pick(&split.fitted), &options)?;
+    let fit = fit(&sample.pick(&split.fitted), &FitOptions::optimum_only(form, objective))?;
     let held = sample.pick(&split.held);
     let predicted = fit.law.losses(&held.inputs);
     let errors = predicted.iter().zip(&held.y).map(|(predicted, y)| predicted / y - 1.0).collect();
-    Ok(Rollout { status: fit.status, errors })
+    Ok(Rollout { status: fit.status, aicc: fit.aicc, errors })
 }
 
 /// exp of the mean logarithm.

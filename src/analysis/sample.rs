@@ -87,6 +87,18 @@ impl Sample {
         order
     }
 
+    /// How many different inputs there are, counted up to `most`.
+    pub(super) fn distinct(&self, most: usize) -> usize {
+        let mut firsts: Vec<usize> = Vec::new();
+        for i in 0..self.len() {
+            let differs = |j: &usize| self.inputs.columns.iter().any(|column| column[i] != column[*j]);
+            if firsts.len() < most && firsts.iter().all(differs) {
+                firsts.push(i);
+            }
+        }
+        firsts.len()
+    }
+
     /// Refuses what `form` cannot be fitted to when `given` of its parameters are.
     pub(super) fn check(&self, form: &dyn Form, given: usize) -> Result<(), FitError> {
         for index in 0..self.len() {
@@ -98,13 +110,9 @@ impl Sample {
                 return Err(FitError::BadPoint { index, x: self.inputs.columns[0][index], y: self.y[index] });
             }
         }
-        let mut places: Vec<Vec<u64>> =
-            (0..self.len()).map(|i| self.inputs.columns.iter().map(|column| column[i].to_bits()).collect()).collect();
-        places.sort();
-        places.dedup();
         let parameters = form.size() - given.min(form.size());
-        if self.len() <= parameters || places.len() < parameters {
-            let distinct = places.len();
+        let distinct = self.distinct(parameters);
+        if self.len() <= parameters || distinct < parameters {
             return Err(FitError::TooFewPoints { form: form.name(), parameters, n: self.len(), distinct });
         }
         for (input, column) in form.inputs().iter().zip(&self.inputs.columns) {

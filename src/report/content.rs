@@ -213,8 +213,12 @@ fn fit_row(law: &dyn Form, result: &GroupResult) -> Vec<String> {
     row.extend(fit.estimates.iter().map(display::with_error));
     if let Some(floor) = fit.floor() {
         row.push(floor.interval.as_ref().map_or_else(dash, display::interval));
-        row.push(fit.leave_one_out_floor.map_or_else(dash, |(lo, hi)| {
-            format!("{} to {}", display::significant(lo, 4), display::significant(hi, 4))
+        row.push(fit.left_out.map_or_else(dash, |range| {
+            let [least, most] = [range.least, range.most].map(|value| display::significant(value, 4));
+            match range.without_fit {
+                0 => format!("{least} to {most}"),
+                lost => format!("{least} to {most}, {lost} without a fit"),
+            }
         }));
     }
     row.push(format!("{:.6}", fit.r2));

@@ -76,9 +76,10 @@ fn published_fits_reproduce_to_the_printed_digits() {
         let interval = floor.interval.unwrap();
         near("profile low", interval.lo.unwrap_or(f64::NEG_INFINITY).max(-1.0), profile[0].max(-1.0), 5.5e-4);
         near("profile high", interval.hi.unwrap(), profile[1], 5.5e-4);
-        let (lo, hi) = fit.leave_one_out_floor.unwrap();
-        near("leave-one-out low", lo, leave_one_out[0], 5.5e-4);
-        near("leave-one-out high", hi, leave_one_out[1], 5.5e-4);
+        let range = fit.left_out.unwrap();
+        assert_eq!(range.without_fit, 0, "{name}");
+        near("leave-one-out low", range.least, leave_one_out[0], 5.5e-4);
+        near("leave-one-out high", range.most, leave_one_out[1], 5.5e-4);
         if let Some(legend) = legend {
             near("legend A", got[0], legend[0], 0.0051);
             near("legend b", got[1], legend[1], 0.0051);

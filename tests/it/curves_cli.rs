@@ -143,6 +143,11 @@ fn refusals_are_one_line() {
         ("curves runs.csv --curve curve --predict runs.csv", 2, "two runs are called 'constant'"),
         ("curves runs.csv --curve curve --form tissue", 2, "the forms are annealing, multi-power"),
         ("curves runs.csv --curve curve --hold beta=1", 2, "the parameters of annealing are L0, A, alpha, C, lambda"),
+        (
+            "curves runs.csv --curve curve --hold lambda=2",
+            2,
+            "'lambda' cannot be held at 2: it is searched from 0.5 to",
+        ),
         ("curves runs.csv --curve curve --plot p.pdf", 2, "a figure is written as .svg or .png"),
         ("curves runs.csv --curve curve --out p.json", 2, "predicted curves are written as .csv"),
         ("curves runs.csv --curve curve --where lr>", 2, "--where"),

@@ -259,3 +259,79 @@ fn figures_that_cannot_be_are_refused_when_the_study_is_read() {
         assert!(output.status.code() == Some(2) && err.contains(expected), "{expected}: {err}");
     }
 }
+
+#[test]
+fn means_over_more_cells_come_first() {
+    let place = Place::new();
+    let table = |name: &str, count: i32| {
+        let rows = losses(count, noise).map(|(x, loss)| format!("{x},{loss}\n")).collect::<String>();
+        place.write(name, &("x,loss\n".to_owned() + &rows))
+    };
+    let (long, short) = (table("long.csv", 12), table("short.csv", 4));
+    let columns = ["--x", "x", "--y", "loss", "--hold-out", "1", "--forms", "power+floor,power"];
+    let args = [&["rollout", word(&long), word(&short), "--losses", "lsq,huber:1e-3"], &columns[..]].concat();
+    let found = document(&args);
+    let rows: Vec<&serde_json::Value> = found["rows"].as_array().unwrap().iter().collect();
+    let means: Vec<_> = rows.iter().filter(|row| row["data"] == "geometric mean").collect();
+    // Three parameters are too many for the short table.
+    let sets: Vec<u64> = means.iter().map(|row| row["sets"].as_u64().unwrap()).collect();
+    assert!(sets == [2, 2, 1, 1] && means[2]["form"] == "power+floor", "{means:?}");
+    for row in rows.iter().filter(|row| row["data"] != "geometric mean") {
+        // Squares of eleven points judge a law, those of three do not.
+        let enough = row["n"] == 11 && row["loss"] == "lsq";
+        assert_eq!(row["aicc"].is_number(), enough, "{row}");
+    }
+    let (_, _, err) = lossfloor(&args);
+    assert!(err.contains("so many as 'sets' says"), "{err}");
+}
+
+#[test]
+fn resamples_of_too_few_points_do_not_count() {
+    let place = Place::new();
+    let rows = losses(4, noise).map(|(x, loss)| format!("{x},{loss}\n")).collect::<String>();
+    let table = place.write("few.csv", &("x,loss\n".to_owned() + &rows));
+    let columns = ["--form", "power+floor", "--x", "x", "--y", "loss", "--interval", "bootstrap:400"];
+    let (_, out, _) = lossfloor(&[&["fit", word(&table)], &columns[..]].concat());
+    let lost = out.lines().find(|line| line.contains("too few different points")).unwrap_or_else(|| panic!("{out}"));
+    // Of the 4⁴ draws of four points, 4·1 + 6·14 have one or two different ones: 34 %.
+    let count: f64 = lost.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!((count / 400.0 - 0.34375).abs() < 0.08, "{lost}");
+}
+
+#[test]
+fn shapes_under_a_null_hypothesis_are_those_of_the_formula() {
+    let place = Place::new();
+    // L = 2 + x^-0.1 (1 + (x/1e4)^2)^-0.1: exponents .1 and .2, a break at 1e4 of width one half.
+    let law = |x: f64| 2.0 + x.powf(-0.1) * (1.0 + (x / 1e4).powi(2)).powf(-0.1);
+    let mut table = "arch,x,loss\n".to_owned();
+    for (arch, sign) in [("a", 1.0), ("b", -1.0)] {
+        for i in 0..24 {
+            let x = 10f64.powf(1.0 + 0.25 * f64::from(i));
+            table += &format!("{arch},{x},{}\n", law(x) + sign * 1e-6 * noise(i));
+        }
+    }
+    let table = place.write("broken.csv", &table);
+    let columns = ["--form", "broken", "--x", "x", "--y", "loss", "--group", "arch"];
+    let found = document(&[&["compare", word(&table)], &columns[..]].concat());
+    let shared = found["tests"].as_array().unwrap().iter().find(|test| test["null"] == "one curve").unwrap();
+    assert_eq!(shared["status"], "converged");
+    let at = shared["shapes"]["d1"].as_f64().unwrap();
+    assert!((at / 1e4).ln().abs() < 0.01, "{shared}");
+    assert_eq!(shared["shapes"].as_object().unwrap().len(), 4);
+}
+
+#[test]
+fn points_without_noise_are_no_outliers() {
+    let place = Place::new();
+    let rows = losses(8, |_| 0.0).map(|(x, loss)| format!("{x},{loss}\n")).collect::<String>();
+    let table = place.write("exact.csv", &("x,loss\n".to_owned() + &rows));
+    for objective in ["lsq", "log-lsq", "huber:1e-3"] {
+        let columns = ["--form", "power+floor", "--x", "x", "--y", "loss", "--loss", objective];
+        let fit = &document(&[&["fit", word(&table)], &columns[..]].concat())["fits"][0];
+        assert_eq!((&fit["status"], fit["certificate"]["reached"].as_u64()), (&"converged".into(), Some(16)), "{fit}");
+        assert!((fit["params"]["C"].as_f64().unwrap() - 2.0).abs() < 1e-9, "{fit}");
+        let (_, out, _) = lossfloor(&[&["fit", word(&table)], &columns[..]].concat());
+        assert!(out.contains("goes through all points") && !out.contains("standard deviations"), "{out}");
+        assert!(!out.contains("NaN") && !out.contains("resamples have no"), "{out}");
+    }
+}

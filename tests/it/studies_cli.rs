@@ -111,6 +111,12 @@ fn robustness_states_the_spread_over_choices() {
     let (code, out, _) = lossfloor(&args);
     assert!(code == 0 && out.contains("SambaY muP++, power+floor\n loss"), "{out}");
     narrow(&out);
+    // Without an end an interval is open, or there is none.
+    let cells = [&few[..8], &["--windows", "0"]].concat();
+    let cells = document(&[&fixed[..], &cells].concat());
+    let floor = row(&cells, "rows", &[("data", "Samba+YOCO muP++")]);
+    assert!(floor["floor_low"].is_number() && floor["floor_interval"] == "profile", "{floor}");
+    assert!(row(&all, "rows", &[("data", "Samba+YOCO muP++")])["floor_interval"].is_null());
     refused(&[&args[..], &["--compare", "a,b"]].concat(), "--compare 'a,b' is not two of the groups");
     refused(&[&args[..], &["--at", "z=3"]].concat(), "--at z=3: positive values of x, n, d or u");
 }
@@ -207,7 +213,7 @@ fn studies_draw_tables_without_a_fit() {
     assert!(rates.contains("2.550") && !rates.contains("2.600") && rates.contains("Hatched: no value."), "{rates}");
     assert!(curves.contains("\nstep\n") && curves.contains("\na\n") && curves.contains("\nb\n"), "{curves}");
     for (grid, expected) in [
-        ("table: rates.csv, x: lr, y: batch, loss: loss, where: lr >", "rates: where: column"),
+        ("table: rates.csv, x: lr, y: batch, loss: loss, where: lr >", "rates: where: character"),
         ("table: rates.csv, x: lr, y: batch, loss: los", "no column 'los'; hint: did you mean 'loss'?"),
         ("table: rates.csv, x: lr, y: batch", "loss"),
     ] {

@@ -1,6 +1,5 @@
 //! Fits of several groups that share some of their parameters.
 
-use crate::analysis::Sample;
 use crate::analysis::fit::Fitted;
 use crate::analysis::forms::{Form, Inputs};
 use crate::analysis::solver::matrix::{Matrix, inverse_gram};
@@ -41,6 +40,7 @@ impl Shared {
 pub(super) struct Joint {
     pub problem: Problem,
     pub optimum: Minimum,
+    reference: Vec<f64>,
 }
 
 impl Joint {
@@ -49,13 +49,20 @@ impl Joint {
         let (problem, starts) = Self::problem(groups, shared);
         let ends = starts.iter().map(|start| newton::minimise(&problem, start, &Held::default()));
         let optimum = ends.min_by(|a, b| a.value.total_cmp(&b.value)).unwrap_or_default();
-        Self { problem, optimum }
+        Self { problem, optimum, reference: pooled_reference(groups) }
+    }
+
+    /// Parameters that people read, of one group.
+    pub(super) fn natural(&self, form: &dyn Form, group: usize) -> Vec<f64> {
+        let p = self.of_group(group);
+        let (coefficients, shapes) = p.split_at(form.terms().len());
+        form.natural(coefficients, shapes, &self.reference)
     }
 
     /// The problem, and for each group a start from its own optimum.
     pub(super) fn problem(groups: &[&Fitted], shared: Shared) -> (Problem, Vec<Vec<f64>>) {
         let form = groups[0].form;
-        let reference = pooled_reference(form, groups.iter().map(|group| group.sample));
+        let reference = pooled_reference(groups);
         let mut bounds: Vec<(f64, f64)> = Vec::new();
         let mut common: Vec<Option<usize>> = vec![None; form.size()];
         let mut blocks = Vec::new();
@@ -114,10 +121,11 @@ impl Joint {
 }
 
 /// The middle of the points of all groups.
-fn pooled_reference<'a>(form: &dyn Form, samples: impl Iterator<Item = &'a Sample>) -> Vec<f64> {
+fn pooled_reference(groups: &[&Fitted]) -> Vec<f64> {
+    let form = groups[0].form;
     let mut all = Inputs { columns: vec![Vec::new(); form.inputs().len()] };
-    for sample in samples {
-        for (all, column) in all.columns.iter_mut().zip(&sample.inputs.columns) {
+    for group in groups {
+        for (all, column) in all.columns.iter_mut().zip(&group.sample.inputs.columns) {
             all.extend(column);
         }
     }

@@ -8,9 +8,9 @@ pub use joint::Shared;
 pub use pairs::{Efficiency, Multiplier, PairTest, Paired, PairedPoint};
 pub use verdict::p_value;
 
-use super::fit::{Fitted, describe};
+use super::fit::{Fitted, describe, status};
 use super::forms::Form;
-use super::{Fit, FitError, FitOptions, Row, Sample};
+use super::{Fit, FitError, FitOptions, FitStatus, Row, Sample};
 use joint::Joint;
 use statrs::distribution::{ContinuousCDF, FisherSnedecor};
 
@@ -47,9 +47,11 @@ pub struct NestedTest {
     pub freedom: (f64, f64),
     /// Probability of a larger F under the null hypothesis.
     pub p: f64,
+    /// How the fit under the null hypothesis ended. Where it reached no optimum F is too large.
+    pub status: FitStatus,
     /// The floor of each group under the null hypothesis.
     pub floors: Vec<f64>,
-    /// Shapes under the null hypothesis, where they are shared.
+    /// Exponents and the like under the null hypothesis, where they are shared.
     pub shapes: Vec<(&'static str, f64)>,
 }
 
@@ -156,7 +158,6 @@ fn f_test(shared: f64, separate: (f64, f64), fewer: f64) -> (f64, f64) {
 
 fn nested_tests(groups: &[&Fitted], form: &'static dyn Form) -> Vec<NestedTest> {
     let own = separate(groups);
-    let k = form.terms().len();
     let floor = form.floor();
     let floor_name = form.floor_name().unwrap_or_default();
     let exponents = if form.shapes().len() > 1 { "set of exponents" } else { "exponent" };
@@ -174,9 +175,11 @@ fn nested_tests(groups: &[&Fitted], form: &'static dyn Form) -> Vec<NestedTest> 
         let fewer = (shared.count(form) * (groups.len() - 1)) as f64;
         let (statistic, p) = f_test(2.0 * joint.optimum.value, own, fewer);
         let floors = floor.map_or_else(Vec::new, |t| (0..groups.len()).map(|g| joint.of_group(g)[t]).collect());
-        let shapes = form.shapes().iter().enumerate().map(|(q, shape)| (shape.name, joint.of_group(0)[k + q]));
+        let is_shape = |(name, _): &(&str, f64)| form.terms().iter().all(|term| term.name != *name);
+        let shapes = form.parameters().iter().copied().zip(joint.natural(form, 0)).filter(is_shape);
         let shapes = if shared == Shared::Floor { Vec::new() } else { shapes.collect() };
-        NestedTest { shared, null, statistic, freedom: (fewer, own.1), p, floors, shapes }
+        let status = status(&joint.optimum);
+        NestedTest { shared, null, statistic, freedom: (fewer, own.1), p, status, floors, shapes }
     };
     kinds.into_iter().map(test).collect()
 }

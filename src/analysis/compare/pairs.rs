@@ -28,7 +28,7 @@ pub struct PairTest {
     pub p: f64,
     /// p after Holm's correction for all pairs.
     pub p_holm: f64,
-    /// Why nothing is claimed whatever p says: a floor that is not bounded from below.
+    /// Why nothing is claimed whatever p says: a floor that is not bounded from below, a test without an optimum.
     pub no_claim: Option<String>,
     /// Of the fits that leave out one budget of both groups: how many have a difference of the same sign, of how many.
     pub same_sign: (usize, usize),
@@ -134,7 +134,8 @@ pub(super) fn tests(groups: &[&Fitted], names: &[String], rows: &[&CompareGroup]
     };
     let one = |(a, b): (usize, usize)| {
         let budgets = common_budgets(&rows[a].rows, &rows[b].rows);
-        PairTest { no_claim: no_claim((a, b)), ..test(groups, names, (a, b), floor, &budgets) }
+        let test = test(groups, names, (a, b), floor, &budgets);
+        PairTest { no_claim: no_claim((a, b)).or(test.no_claim.clone()), ..test }
     };
     let mut out: Vec<PairTest> = all_pairs(groups.len()).map(one).collect();
     // Holm: the smallest p times the number of tests, the next times one fewer, never falling.
@@ -170,7 +171,7 @@ fn test(
         freedom: (1.0, own.1),
         p,
         p_holm: p,
-        no_claim: None,
+        no_claim: (!joint.optimum.converged).then(|| "the fit of both with one floor reached no optimum".to_owned()),
         same_sign: same_sign(&pair, floor, difference, budgets),
         with_shared_shapes: shared.of_group(1)[floor] - shared.of_group(0)[floor],
     }

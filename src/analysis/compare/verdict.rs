@@ -34,14 +34,15 @@ fn p(value: f64) -> String {
 
 fn floors(of: &Comparison, floor: &str) -> Option<String> {
     let different: Vec<&PairTest> = of.pairs.iter().filter(|t| t.no_claim.is_none() && t.p_holm < LEVEL).collect();
-    let closest = of.pairs.iter().min_by(|a, b| a.p.total_cmp(&b.p))?;
     let common = of.tests.iter().find(|test| test.shared == Shared::Floor)?;
     let test = |t: &NestedTest| format!("F({:.0}, {:.0}) = {:.2}, {}", t.freedom.0, t.freedom.1, t.statistic, p(t.p));
     if different.is_empty() {
         let pairs: Vec<String> = of.pairs.iter().map(|t| pair(t, floor)).collect();
         let common_value = common.floors.first().map_or(String::new(), |c| format!(" {floor} = {c:.3}"));
         let rejected = if common.p < LEVEL { "is rejected" } else { "is not rejected" };
-        let open = closest.no_claim.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        let mut reasons: Vec<&str> = of.pairs.iter().filter_map(|t| t.no_claim.as_deref()).collect();
+        reasons.dedup();
+        let open = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
         return Some(format!(
             "These data do not tell the irreducible losses apart{open}: one common{common_value} {rejected} ({}); {}.",
             test(common),

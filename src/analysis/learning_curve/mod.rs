@@ -263,7 +263,13 @@ pub fn fit(curves: &[Curve], options: &CurveOptions) -> Result<CurveFit, CurveEr
     }
     let (reference, problem) = problem(form, curves, options.objective);
     let mut start = vec![0.0; form.size()];
-    given.iter().zip(&options.given).for_each(|(j, given)| start[*j] = given.value);
+    for (j, given) in given.iter().zip(&options.given) {
+        let (lo, hi) = problem.bounds[*j];
+        if !(lo..=hi).contains(&given.value) || given.value.is_infinite() {
+            return Err(FitError::HeldOutside { name: given.name.clone(), value: given.value, lo, hi }.into());
+        }
+        start[*j] = given.value;
+    }
     let held = Held { fixed: given, sum: None };
     let optimum = search::global(&problem, &start, &held).ok_or(FitError::NotDecreasing)?;
     let (confirmation, better) = search::confirm(&problem, &optimum, &held, options.starts, options.seed);

@@ -102,12 +102,13 @@ impl Descent<'_> {
             *value = value.clamp(*lo, *hi);
         }
         self.evaluate(&p, here);
+        let rounding = self.problem.rounding();
         let mut damping = 0.0;
         let (mut converged, mut decrement, mut steps, mut polished) = (false, f64::INFINITY, 0, 0);
         while steps < MOST_STEPS && here.value.is_finite() {
             steps += 1;
             let free = self.free(&p, here);
-            if free.is_empty() {
+            if free.is_empty() || here.value <= rounding {
                 (converged, decrement) = (true, 0.0);
                 break;
             }

@@ -5,6 +5,9 @@ use super::vector;
 use crate::analysis::forms::{Design, Form, Inputs, TermValues, Terms};
 use std::cell::RefCell;
 
+/// A law's value is right to this share of it: some roundings of f64.
+const ROUNDING: f64 = 1e-14;
+
 /// How a residual is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Residual {
@@ -220,6 +223,18 @@ impl Problem {
                 }
             }
         }
+    }
+
+    /// The objective where all residuals are rounding: at or below it no step can be judged, nor any misfit.
+    pub fn rounding(&self) -> f64 {
+        let of_block = |block: &Block| {
+            let residual = |y: &f64| match self.criterion.residual {
+                Residual::Linear => ROUNDING * y,
+                Residual::Log => ROUNDING,
+            };
+            block.y.iter().zip(&block.weight).map(|(y, weight)| 0.5 * weight * residual(y).powi(2)).sum::<f64>()
+        };
+        self.blocks.iter().map(of_block).sum()
     }
 
     /// Residuals of a block's points at `p`, in their measure.

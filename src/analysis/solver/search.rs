@@ -314,7 +314,7 @@ pub fn confirm(problem: &Problem, optimum: &Minimum, held: &Held, starts: usize,
             descend(problem, &start, held, i % 2 == 0 || problem.criterion.delta < KINKS)
         })
         .collect();
-    let tolerance = 1e-9 * optimum.value + f64::MIN_POSITIVE;
+    let tolerance = 1e-9 * optimum.value + problem.rounding();
     let reached = ends.iter().filter(|end| (end.value - optimum.value).abs() <= tolerance).count();
     let best = ends.into_iter().min_by(|a, b| a.value.total_cmp(&b.value)).unwrap_or_else(|| optimum.clone());
     (Confirmation { starts, reached }, best)

@@ -5,7 +5,7 @@ use super::sheet::{Format, FormatArgs, Sheet};
 use super::{forms_help, on_a_bound, parse_form, stuck};
 use crate::analysis::compare::{CompareError, CompareGroup, CompareOptions, Comparison, PairTest, compare, p_value};
 use crate::analysis::forms::Input;
-use crate::analysis::{ConfidenceInterval, FitError, FitOptions, Form, Objective, display};
+use crate::analysis::{ConfidenceInterval, FitError, FitOptions, FitStatus, Form, Objective, display};
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -111,6 +111,7 @@ fn document(of: &Comparison, recounts: &[Recount], provenance: Value) -> Value {
     let tests = of.tests.iter().map(|t| {
         json!({
             "null": t.null, "statistic": t.statistic, "df": [t.freedom.0, t.freedom.1], "p": t.p,
+            "status": t.status.name(),
             "floors": floors(of, &t.floors),
             "shapes": t.shapes.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Map<_, _>>(),
         })
@@ -207,6 +208,8 @@ fn text(of: &Comparison, recounts: &[Recount], form: &dyn Form) -> String {
         tests.add_row([t.null.clone(), format!("{:.2}", t.statistic), freedom, format!("{:.2e}", t.p)]);
     }
     out.push(tests.to_string());
+    let stuck = of.tests.iter().filter(|t| t.status == FitStatus::Stuck);
+    out.extend(stuck.map(|t| format!("{}: the fit reached no optimum, so that F is too large", t.null)));
     if !of.pairs.is_empty() {
         let mut pairs = output::table(&["floor of", "minus", "difference", "95 %", "p (Holm)", "same sign"]);
         for t in &of.pairs {

@@ -6,7 +6,7 @@ use super::{forms_help, on_a_bound, parse_form, parse_pairs, stuck};
 use crate::analysis::document::{FitEntry, SCHEMA};
 use crate::analysis::presets::{PRESETS, Preset, lookup};
 use crate::analysis::{
-    self, Estimate, Fit, FitError, FitOptions, Form, Given, IntervalMethod, Noise, Objective, Row, display,
+    self, Estimate, Fit, FitError, FitOptions, Form, Given, IntervalMethod, LeftOut, Noise, Objective, Row, display,
 };
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
@@ -315,13 +315,23 @@ fn group_notes(group: &GroupFit, options: &FitOptions) -> Vec<String> {
             out.extend(verdict(fit).map(|verdict| format!("{name}: {verdict}")));
             let none = if fit.resamples.is_none() { "; no standard error" } else { "" };
             out.extend(on_a_bound(fit).map(|note| format!("{name}: {note}{none}")));
-            if let (Some(kappa), Some((lo, hi)), Some(floor)) = (fit.kappa, fit.leave_one_out_floor, fit.floor()) {
+            if let (Some(kappa), Some(range), Some(floor)) = (fit.kappa, fit.left_out, fit.floor()) {
                 let c = floor.name;
+                let lost = match range.without_fit {
+                    0 => String::new(),
+                    lost => format!(" (no fit without {lost} of the {} points)", fit.n),
+                };
+                let LeftOut { least, most, .. } = range;
                 out.push(format!(
-                    "{name}: κ = se({c})/σ = {kappa:.1}; {c} with any one point left out: {lo:.4} to {hi:.4}"
+                    "{name}: κ = se({c})/σ = {kappa:.1}; {c} with any one point left out: {least:.4} to {most:.4}{lost}"
                 ));
             }
             out.extend(residual_note(fit).map(|note| format!("{name}: {note}")));
+            out.extend(fit.exact.then(|| {
+                format!(
+                    "{name}: the law goes through all points: there is no noise, of which errors and intervals are made"
+                )
+            }));
             for p in &fit.predictions {
                 let at: Vec<String> = p.inputs.iter().map(|x| format!("{x:.3e}")).collect();
                 let interval = p.interval.as_ref().map_or("no interval".to_owned(), display::interval);
@@ -332,9 +342,10 @@ fn group_notes(group: &GroupFit, options: &FitOptions) -> Vec<String> {
             }
             if let Some(resamples) = &fit.resamples {
                 let (draws, lost) = (resamples.draws, resamples.draws - resamples.parameters.len());
-                for (count, what) in
-                    [(resamples.at_bound, "ended on a bound"), (lost, "have no optimum and do not count")]
-                {
+                for (count, what) in [
+                    (resamples.at_bound, "ended on a bound"),
+                    (lost, "have no optimum or too few different points, and do not count"),
+                ] {
                     out.extend((count > 0).then(|| format!("{name}: {count} of {draws} resamples {what}")));
                 }
             }
@@ -361,7 +372,7 @@ fn group_notes(group: &GroupFit, options: &FitOptions) -> Vec<String> {
 
 /// How the residuals of a robust fit are distributed: what the criterion is there for.
 fn residual_note(fit: &Fit) -> Option<String> {
-    let (spread, inside) = (&fit.spread, fit.spread.inside?);
+    let (spread, inside) = (&fit.spread, fit.spread.inside.filter(|_| !fit.exact)?);
     Some(format!(
         "residuals: robust σ {}, sd {}, kurtosis {:.1}, {:.0} % within δ",
         display::significant(spread.robust_sd, 3),

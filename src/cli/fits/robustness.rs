@@ -26,6 +26,7 @@ const COLUMNS: &[&str] = &[
     "floor",
     "floor_low",
     "floor_high",
+    "floor_interval",
     "a_opt",
     "prediction",
     "reason",
@@ -129,6 +130,7 @@ impl Cell<'_> {
             json!(outcome.and_then(|outcome| outcome.floor)),
             json!(interval.and_then(|interval| interval.lo)),
             json!(interval.and_then(|interval| interval.hi)),
+            json!(interval.map(|_| "profile")),
             json!(outcome.and_then(|outcome| outcome.a_opt)),
             json!(outcome.and_then(|outcome| outcome.prediction)),
             json!(self.outcome.as_ref().err().map(FitError::to_string)),
@@ -318,7 +320,12 @@ pub fn run(args: RobustnessArgs) -> anyhow::Result<ExitStatus> {
             sheet.write(Format::Json, Map::from_iter(more))?;
         }
         Format::Table => {
-            let short = [("floor_low", "low"), ("floor_high", "high"), ("prediction", "loss at")];
+            let short = [
+                ("floor_low", "low"),
+                ("floor_high", "high"),
+                ("floor_interval", "interval"),
+                ("prediction", "loss at"),
+            ];
             print_parts(&brief(&sheet, &["counting"], &["n", "reason"]).renamed(&short), 2)?;
             output::print("")?;
             print_parts(&summary, 1)?;

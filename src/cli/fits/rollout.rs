@@ -10,6 +10,7 @@ use crate::analysis::{FitError, FitStatus, Objective, Sample};
 use crate::cli::{ExitStatus, exit, output, usage};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
+use std::cmp::Reverse;
 
 /// The name of rows that are over all data sets.
 const OVERALL: &str = "geometric mean";
@@ -26,6 +27,7 @@ const COLUMNS: &[&str] = &[
     "error_percent",
     "bias_percent",
     "largest_percent",
+    "aicc",
     "status",
     "reason",
 ];
@@ -97,13 +99,15 @@ impl Cell<'_> {
             json!(percent(Rollout::mean)),
             json!(percent(Rollout::bias)),
             json!(percent(Rollout::largest)),
+            json!(self.outcome.as_ref().ok().and_then(|rollout| rollout.aicc)),
             json!(status),
             json!(reason),
         ]
     }
 }
 
-/// One row for each hold-out, form and loss, over all data sets and cuts; the most accurate first.
+/// One row for each hold-out, form and loss, over all data sets and cuts that have a fit: those over the most come first,
+/// as means over fewer compare with no others, and of these the most accurate.
 fn overall(cells: &[Cell]) -> Vec<Vec<Value>> {
     let mut keys: Vec<(String, &str, String)> = Vec::new();
     let key = |cell: &Cell| (cell.hold_out.name(), cell.form.name(), cell.objective.name());
@@ -112,7 +116,7 @@ fn overall(cells: &[Cell]) -> Vec<Vec<Value>> {
             keys.push(key);
         }
     }
-    let mut rows: Vec<(usize, f64, Vec<Value>)> = Vec::new();
+    let mut rows: Vec<(usize, Reverse<usize>, f64, Vec<Value>)> = Vec::new();
     let mut hold_outs: Vec<String> = Vec::new();
     for (hold_out, form, objective) in keys {
         if !hold_outs.contains(&hold_out) {
@@ -140,11 +144,12 @@ fn overall(cells: &[Cell]) -> Vec<Vec<Value>> {
             json!(100.0 * usable.iter().map(|(rollout, _)| rollout.largest()).fold(0.0, f64::max)),
             Value::Null,
             Value::Null,
+            Value::Null,
         ];
-        rows.push((hold_outs.len(), error, row));
+        rows.push((hold_outs.len(), Reverse(usable.len()), error, row));
     }
-    rows.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    rows.into_iter().map(|(_, _, row)| row).collect()
+    rows.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)));
+    rows.into_iter().map(|(.., row)| row).collect()
 }
 
 /// Runs `lossfloor rollout`.
@@ -191,18 +196,20 @@ pub fn run(args: RolloutArgs) -> anyhow::Result<ExitStatus> {
     let mut sheet = Sheet::new(COLUMNS);
     sheet.rows.extend(cells.iter().map(Cell::row));
     let several = data.len() > 1 || splits.iter().flatten().any(|splits| splits.len() > 1);
-    if several {
-        sheet.rows.extend(overall(&cells));
-    }
+    let means = if several { overall(&cells) } else { Vec::new() };
     say_reasons(cells.iter().filter_map(|cell| cell.outcome.as_ref().err()).map(String::as_str));
-    if cells.iter().any(|cell| cell.outcome.is_ok() && cell.usable().is_none()) && several {
-        output::note("fits that reached no optimum (stuck) are not in the geometric means");
+    if several && cells.iter().any(|cell| cell.usable().is_none()) {
+        output::note(
+            "the geometric means are over the cells with a fit that reached an optimum, so many as 'sets' says: means over \
+             different numbers of cells are not comparable",
+        );
     }
+    sheet.rows.extend(means);
     match args.format.chosen() {
         Format::Table => {
             let wide = ["decades", "largest_percent", "reason"];
-            let sheet = brief(&sheet, &["hold_out", "step", "sets"], &wide);
-            let short = sheet.renamed(&[("error_percent", "error %"), ("bias_percent", "bias %")]);
+            let sheet = brief(&sheet, &["hold_out", "step", "sets", "aicc"], &wide);
+            let short = sheet.renamed(&[("error_percent", "error %"), ("bias_percent", "bias %"), ("aicc", "AICc")]);
             print_parts(&short, 1)?;
         }
         format => sheet.write(format, Map::new())?,
