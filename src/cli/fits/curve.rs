@@ -1,9 +1,9 @@
 //! The curve that `design` and `calibrate` take for true.
 
 use super::input::ColumnArgs;
-use super::{parse_form, parse_pairs};
+use super::{parse_form, parse_pairs, reservation};
 use crate::analysis::forms::Form;
-use crate::analysis::{FitOptions, FitStatus, IntervalMethod, Law, Noise, Objective, Sample, fit};
+use crate::analysis::{FitOptions, IntervalMethod, Law, Noise, Objective, Sample, fit};
 use crate::cli::{ExitStatus, exit, output, usage};
 use std::path::PathBuf;
 
@@ -135,13 +135,12 @@ impl CurveArgs {
             let name = group.as_deref().unwrap_or("all").to_owned();
             match fit(&sample, &options) {
                 Ok(fit) => {
-                    if fit.status != FitStatus::Converged {
-                        let bounds =
-                            if fit.bounds.is_empty() { String::new() } else { format!(" ({})", fit.bounds.join(", ")) };
-                        output::note(&format!("{name}: the curve taken for true is {}{bounds}", fit.status.name()));
+                    if let Some(note) = reservation(&fit) {
+                        output::note(&format!("{name}: the curve taken for true: {note}"));
                     }
                     let sd = match noise {
                         Noise::Known { sd, .. } => sd,
+                        Noise::FromResiduals if fit.exact => 0.0,
                         Noise::FromResiduals => fit.residual_sd,
                     };
                     if sd <= 0.0 {

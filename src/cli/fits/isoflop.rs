@@ -1,14 +1,14 @@
 //! `lossfloor isoflop`
 
 use super::input::{ColumnArgs, Group};
-use super::parse_scale;
 use super::sheet::{Format, FormatArgs, Sheet};
+use super::{parse_scale, reservation};
 use crate::analysis::forms::FLOPS_PER_PARAMETER_TOKEN;
 use crate::analysis::isoflop::{
     self, Allocation, AllocationIntervals, Budget, Flaw, LogLog, Method, Optimum, Size, allocation,
     allocation_intervals,
 };
-use crate::analysis::{ConfidenceInterval, Fit, FitOptions, FitStatus, IntervalMethod, Objective, Sample, fit, forms};
+use crate::analysis::{ConfidenceInterval, Fit, FitOptions, IntervalMethod, Objective, Sample, fit, forms};
 use crate::cli::{ExitStatus, exit, output, usage};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -263,12 +263,7 @@ impl Found {
 
     /// What has to be said about the law of N and D.
     fn law_notes(&self, fit: &Fit) -> Vec<String> {
-        let mut out = Vec::new();
-        match fit.status {
-            FitStatus::Converged => {}
-            FitStatus::BoundHit => out.push(format!("the law of N and D lies on a bound ({})", fit.bounds.join(", "))),
-            FitStatus::Stuck => out.push("the law of N and D is stuck: no optimum was reached".to_owned()),
-        }
+        let mut out: Vec<String> = reservation(fit).map(|note| format!("law of N and D: {note}")).into_iter().collect();
         let resamples = fit.resamples.as_ref().map_or(&[][..], |resamples| &resamples.parameters);
         let without = resamples.iter().filter(|law| allocation(law, 1.0, self.per).is_none()).count();
         if without > 0 {

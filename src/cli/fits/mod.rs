@@ -34,6 +34,14 @@ fn on_a_bound(fit: &Fit) -> Option<String> {
     (!fit.bounds.is_empty()).then(|| format!("the optimum lies on a bound ({})", fit.bounds.join(", ")))
 }
 
+/// Says that an optimum lies on bounds, or that none was reached.
+fn reservation(fit: &Fit) -> Option<String> {
+    match fit.status {
+        FitStatus::Stuck => Some("no optimum was reached".to_owned()),
+        _ => on_a_bound(fit),
+    }
+}
+
 /// What `--form` says of itself.
 fn forms_help() -> String {
     let names: Vec<&str> = FORMS.iter().map(|form| form.name()).collect();
