@@ -336,18 +336,21 @@ fn share_of_root(a: (f64, f64), b: (f64, f64), c: (f64, f64)) -> f64 {
 }
 
 /// The profile of a parameter: its values and the rise of the objective there as a share of the limit of its interval, on
-/// both sides of the estimate to about three times the limit. `None` where there is no profile.
+/// both sides of the estimate to about three times the limit; on an open side to the parameter's bound. `None` where there is no profile.
 pub fn profile(sample: &Sample, options: &FitOptions, name: &str, points: usize) -> Option<Vec<(f64, f64)>> {
     let fitted = Fitted::with_given(sample, options.form, options.objective, &options.given).ok()?;
     let profiler = Profiler::new(&fitted, options.noise);
     let target = Target::parameter(&fitted, name)?;
     let interval = profiler.interval(&target, None);
-    let reach = |end: Option<f64>, other: Option<f64>| {
+    let reach = |end: Option<f64>, other: Option<f64>, bound: f64| {
+        if end.is_none() && bound.is_finite() {
+            return Some((bound - target.value).abs());
+        }
         let width = (end.or(other)? - target.value).abs();
         Some(1.75 * width)
     };
-    let below = reach(interval.lo, interval.hi)?;
-    let above = reach(interval.hi, interval.lo)?;
+    let below = reach(interval.lo, interval.hi, target.bounds.0)?;
+    let above = reach(interval.hi, interval.lo, target.bounds.1)?;
     let from = (target.value - below).max(target.bounds.0);
     let to = (target.value + above).min(target.bounds.1);
     let places = (0..points).map(|i| from + (to - from) * i as f64 / (points.max(2) - 1) as f64);

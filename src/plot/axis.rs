@@ -180,8 +180,14 @@ impl Mapping {
     fn automatic(&self, fits: impl Fn(&[(f64, String)]) -> bool) -> Vec<(f64, String)> {
         let sets = match self.scale {
             Scale::Linear => self.linear_sets(),
-            // Within about a decade, equal steps read better than 1, 2, 5.
-            Scale::Log if self.hi / self.lo < 12.0 => [self.linear_sets(), self.decade_sets()].concat(),
+            // Within about a decade, equal steps read better than 1, 2, 5, where they do not begin far from the end.
+            Scale::Log if self.hi / self.lo < 12.0 => {
+                let low = self.lo * (self.hi / self.lo).powf(0.25);
+                let even = self.linear_sets().into_iter().filter(|set| set[0] <= low);
+                even.chain(self.digit_sets(&[&[1.0, 2.0, 3.0, 4.0, 6.0, 8.0], &[1.0, 2.0, 3.0, 5.0, 7.0]]))
+                    .chain(self.decade_sets())
+                    .collect()
+            }
             Scale::Log => self.decade_sets(),
         };
         let labelled = sets.into_iter().map(|set| {
@@ -209,21 +215,37 @@ impl Mapping {
 
     /// 1-2-5 and 1-3 per decade, every decade, every second, third, fifth, tenth and twentieth.
     fn decade_sets(&self) -> Vec<Vec<f64>> {
-        let (first, last) = (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32);
-        let inside = |value: &f64| *value >= self.lo * (1.0 - 1e-9) && *value <= self.hi * (1.0 + 1e-9);
-        let digits = |set: &'static [f64]| {
-            (first..=last).flat_map(|e| set.iter().map(move |m| m * ten(e))).filter(inside).collect::<Vec<f64>>()
-        };
         // With four decades, those alone read best, as far as they fit.
-        let mut sets = vec![digits(&[1.0])];
-        if sets[0].len() < 4 {
-            sets = vec![digits(&[1.0, 2.0, 5.0]), digits(&[1.0, 3.0])];
+        let mut sets = self.digit_sets(&[&[1.0]]);
+        if sets.first().is_none_or(|decades| decades.len() < 4) {
+            sets = self.digit_sets(&[&[1.0, 2.0, 5.0], &[1.0, 3.0]]);
         }
+        let (first, last) = self.decades();
         for every in [1, 2, 3, 5, 10, 20] {
-            sets.push((first..=last).filter(|e| e % every == 0).map(ten).filter(inside).collect());
+            sets.push((first..=last).filter(|e| e % every == 0).map(ten).filter(|value| self.holds(*value)).collect());
         }
         sets.retain(|set| !set.is_empty());
         sets
+    }
+
+    /// For each of these, all of its digits times a power of ten on the axis.
+    fn digit_sets(&self, digits: &[&[f64]]) -> Vec<Vec<f64>> {
+        let (first, last) = self.decades();
+        let all = |digits: &&[f64]| {
+            let values = (first..=last).flat_map(|e| digits.iter().map(move |digit| digit * ten(e)));
+            values.filter(|value| self.holds(*value)).collect::<Vec<f64>>()
+        };
+        digits.iter().map(all).filter(|set| !set.is_empty()).collect()
+    }
+
+    /// Exponents of the powers of ten about a logarithmic axis.
+    fn decades(&self) -> (i32, i32) {
+        (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32)
+    }
+
+    /// Whether a value is on a logarithmic axis, its ends included.
+    fn holds(&self, value: f64) -> bool {
+        value >= self.lo * (1.0 - 1e-9) && value <= self.hi * (1.0 + 1e-9)
     }
 
     /// Places of unlabelled ticks: the digits between decades, where decades are long enough to see them and the
@@ -237,7 +259,7 @@ impl Mapping {
         {
             return Vec::new();
         }
-        let (first, last) = (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32);
+        let (first, last) = self.decades();
         let all = (first..=last).flat_map(|e| (1..=9).map(move |m| f64::from(m) * ten(e)));
         all.filter(|value| self.shows(*value) && *value >= self.lo).collect()
     }

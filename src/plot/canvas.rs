@@ -45,10 +45,18 @@ pub(super) struct Canvas<'a, B: DrawingBackend> {
     backend: &'a mut B,
     /// Distance from a text's position (anchored at its top) to its baseline, in units of plotters' size.
     baseline: f64,
+    /// Whether the backend lengthens the outer corner of two pieces of a line without a limit.
+    sharp: bool,
     pub palette: Palette,
     pub texts: Vec<Placed>,
     /// Places of data, which labels avoid.
     pub data: Vec<Rect>,
+}
+
+/// Whether a line turns by more than a right angle at the middle one of three points.
+fn is_acute([a, b, c]: [(i32, i32); 3]) -> bool {
+    let product = |p: i32, q: i32| i64::from(p) * i64::from(q);
+    product(b.0 - a.0, c.0 - b.0) + product(b.1 - a.1, c.1 - b.1) < 0
 }
 
 /// The area of a text with its baseline at `position`.
@@ -64,7 +72,12 @@ pub(super) fn area(text: &str, (x, y): Point, em: f64, align: Align) -> Rect {
 
 impl<'a, B: DrawingBackend> Canvas<'a, B> {
     pub(super) fn new(backend: &'a mut B, baseline: f64, palette: Palette) -> Self {
-        Self { backend, baseline, palette, texts: Vec::new(), data: Vec::new() }
+        Self { backend, baseline, sharp: false, palette, texts: Vec::new(), data: Vec::new() }
+    }
+
+    /// The same on a backend that draws each corner of a line as a spike, however long.
+    pub(super) fn with_sharp_corners(self) -> Self {
+        Self { sharp: true, ..self }
     }
 
     pub(super) fn blank(&mut self, size: (u32, u32)) -> Result<(), PlotError> {
@@ -86,7 +99,19 @@ impl<'a, B: DrawingBackend> Canvas<'a, B> {
         if points.len() < 2 {
             return Ok(());
         }
-        self.backend.draw_path(points, &Self::stroke(colour, width)).map_err(PlotError::drawing)
+        let style = Self::stroke(colour, width);
+        // Beyond a right angle a line begins anew, with a round corner.
+        let mut rest = &points[..];
+        while let Some(corner) =
+            (1..rest.len() - 1).find(|i| self.sharp && is_acute([rest[i - 1], rest[*i], rest[i + 1]]))
+        {
+            self.backend.draw_path(rest[..=corner].to_vec(), &style).map_err(PlotError::drawing)?;
+            self.backend
+                .draw_circle(rest[corner], style.stroke_width / 2, &colour, true)
+                .map_err(PlotError::drawing)?;
+            rest = &rest[corner..];
+        }
+        self.backend.draw_path(rest.to_vec(), &style).map_err(PlotError::drawing)
     }
 
     /// A polyline in dashes and gaps of these lengths in turn; without lengths, unbroken.

@@ -45,7 +45,7 @@ pub(super) fn png(page: &impl Page, palette: Palette) -> Result<Vec<u8>, PlotErr
     {
         let size = ((width * factor) as u32, (height * factor) as u32);
         let mut backend = BitMapBackend::with_buffer(&mut large, size);
-        page.draw(&mut Canvas::new(&mut backend, 0.5, palette))?;
+        page.draw(&mut Canvas::new(&mut backend, 0.5, palette).with_sharp_corners())?;
         backend.present().map_err(PlotError::drawing)?;
     }
     let mut small = Vec::with_capacity(width * height * 3);

@@ -136,6 +136,8 @@ pub struct Note {
     pub y: f64,
     /// The words.
     pub text: String,
+    /// The look of the series that it is said of, whose colour it takes.
+    pub look: Option<Look>,
 }
 
 /// A panel with two axes.

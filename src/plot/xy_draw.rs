@@ -21,6 +21,8 @@ const ARROW_STEP: f64 = 8.0;
 
 /// What a label gives in covered data for a place one row nearer.
 const PRICE: usize = 3;
+/// How much data the end of a bar is to a label: it says whether an interval holds a value.
+const CAP: usize = 4;
 
 /// Where a panel stands: its whole area, and the area inside of its axes.
 pub(super) struct Frame {
@@ -255,7 +257,7 @@ impl Drawn<'_> {
         Ok(())
     }
 
-    /// A bar along an axis, with caps at the ends that are shown.
+    /// A bar along an axis, with caps at the ends that are shown and arrows where it goes on beyond the axis.
     fn bar<B: DrawingBackend>(
         &self,
         canvas: &mut Canvas<B>,
@@ -273,11 +275,16 @@ impl Drawn<'_> {
         }
         canvas.line(&[lo, hi], colour, THIN)?;
         self.remember(canvas, &[lo, hi]);
-        for (end, (x, y)) in [(bar.lo, lo), (bar.hi, hi)] {
-            if shown(end).is_some() {
-                let (dx, dy) = if lo.0 == hi.0 { (5.0, 0.0) } else { (0.0, 5.0) };
-                canvas.line(&[(x - dx, y - dy), (x + dx, y + dy)], colour, THIN)?;
+        let upright = lo.0 == hi.0;
+        let outwards = if upright { [Towards::Down, Towards::Up] } else { [Towards::Left, Towards::Right] };
+        for ((end, (x, y)), towards) in [(bar.lo, lo), (bar.hi, hi)].into_iter().zip(outwards) {
+            if shown(end).is_none() {
+                canvas.arrowhead((x, y), towards, 9.0, colour)?;
+                continue;
             }
+            let (dx, dy) = if upright { (5.0, 0.0) } else { (0.0, 5.0) };
+            canvas.line(&[(x - dx, y - dy), (x + dx, y + dy)], colour, THIN)?;
+            canvas.data.extend([Rect::around((x, y), 5.0); CAP]);
         }
         Ok(())
     }
@@ -321,12 +328,12 @@ impl Drawn<'_> {
             let y = self.y.clamped(reference.value);
             let (near, far) = if y > area.bottom { (area.bottom, y) } else { (y, area.top) };
             if reference.direction == Direction::Horizontal && far - near > 0.8 * NOTE {
-                let lines = (1..10).map(|k| area.left + 0.1 * f64::from(k) * area.width());
-                let free = |x: &f64| {
-                    let line = Rect::new(x - 2.0, near, x + 2.0, far);
-                    !canvas.texts.iter().any(|placed| placed.area != area && placed.area.overlaps(&line))
-                };
-                if let Some(x) = lines.into_iter().find(free) {
+                let places = (1..10).map(|k| area.left + 0.1 * f64::from(k) * area.width());
+                let line = |x: &f64| Rect::new(x - 2.0, near, x + 2.0, far);
+                let crosses = |x: &f64| canvas.texts.iter().any(|t| t.area != area && t.area.overlaps(&line(x)));
+                // Along a bar it would look like a part of it.
+                let covered = |x: &f64| canvas.data.iter().filter(|data| data.overlaps(&line(x))).count();
+                if let Some(x) = places.filter(|x| !crosses(x)).min_by_key(covered) {
                     canvas.line(&[(x, near), (x, far)], FADED.to_rgba(), 1.0)?;
                     self.remember(canvas, &[(x, near), (x, far)]);
                 }
@@ -350,7 +357,8 @@ impl Drawn<'_> {
                     [((x, y - far), align, PRICE * k), ((x, y + far + 0.7 * NOTE), align, PRICE * k)]
                 })
             });
-            canvas.label(&text, NOTE, places, &self.plot, INK)?;
+            let colour = note.look.map_or(INK, |look| look.colour(canvas.palette));
+            canvas.label(&text, NOTE, places, &self.plot, colour)?;
         }
         Ok(())
     }
@@ -364,7 +372,7 @@ impl Drawn<'_> {
                 Direction::Horizontal => {
                     let y = self.y.clamped(reference.value);
                     let sides = [(plot.left + 8.0, Align::Left), (plot.right - 8.0, Align::Right)];
-                    let middle = [0.3, 0.5, 0.7].map(|t| (plot.left + t * plot.width(), Align::Centre));
+                    let middle = (2..9).map(|t| (plot.left + 0.1 * f64::from(t) * plot.width(), Align::Centre));
                     for (x, align) in sides.into_iter().chain(middle) {
                         places.push(((x, y - 0.35 * NOTE - away), align, price));
                         places.push(((x, y + 0.95 * NOTE + away), align, price));

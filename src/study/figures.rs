@@ -144,7 +144,7 @@ fn profile_chart(section: &FigureSection, fit: &FitSection, options: &FitOptions
             name: group.group,
             samples,
             optimum: Some(floor.value),
-            legend: format!("{} = {} ({interval})", floor.name, display::significant(floor.value, 3)),
+            legend: format!("{} = {} ({interval})", floor.name, display::significant(floor.value, 4)),
         })
     });
     let figure = ProfileCurves {

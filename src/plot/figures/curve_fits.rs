@@ -19,8 +19,8 @@ pub struct CurveFitRun {
     pub measured: Vec<(f64, f64)>,
     /// Step and loss by the law, by rising step.
     pub law: Vec<(f64, f64)>,
-    /// Step and loss of the law less the measured one.
-    pub errors: Vec<(f64, f64)>,
+    /// Step and measured loss less that of the law.
+    pub residuals: Vec<(f64, f64)>,
     /// Step and learning rate, by rising step.
     pub rates: Vec<(f64, f64)>,
     /// Whether the law was fitted to it.
@@ -44,14 +44,15 @@ pub struct CurveFits {
 const ROOM: f64 = 0.04;
 
 impl CurveFits {
-    /// The chart: losses above, errors and rates below on the same axis of steps. Measured losses are thin, the law is
+    /// The chart: losses above, residuals and rates below on the same axis of steps. Measured losses are thin, the law is
     /// thick, and dashed where it was not fitted.
     pub fn chart(&self) -> Chart {
         let x = || Axis::linear("step");
         let mut losses = XyPanel { x: x(), y: Axis::linear(&self.y_label), ..XyPanel::default() };
         losses.y.range = self.loss_range();
-        let mut errors = XyPanel { x: x(), y: Axis::linear("law − measured"), ..XyPanel::default() };
-        errors.references.push(Reference { direction: Direction::Horizontal, ..Reference::default() });
+        let mut residuals =
+            XyPanel { x: x(), y: Axis::linear(format!("measured − fitted {}", self.y_label)), ..XyPanel::default() };
+        residuals.references.push(Reference { direction: Direction::Horizontal, ..Reference::default() });
         let mut rates = XyPanel { x: x(), y: Axis::linear("learning rate"), ..XyPanel::default() };
         let mut legend = Vec::new();
         for (i, run) in self.runs.iter().enumerate() {
@@ -64,14 +65,14 @@ impl CurveFits {
             let stroke = if run.fitted { Stroke::Solid } else { Stroke::Dashed };
             losses.lines.push(line(&run.measured, &losses.x, Stroke::Solid, true));
             losses.lines.push(line(&run.law, &losses.x, stroke, false));
-            errors.lines.push(line(&run.errors, &errors.x, Stroke::Solid, true));
+            residuals.lines.push(line(&run.residuals, &residuals.x, Stroke::Solid, true));
             rates.lines.push(line(&run.rates, &rates.x, Stroke::Solid, true));
             let key = Key::line(stroke);
             legend.push(LegendEntry { name: run.name.clone(), detail: run.detail.clone(), look, key });
         }
-        let below = [errors, rates].into_iter().filter(|panel| !panel.is_empty());
+        let below = [residuals, rates].into_iter().filter(|panel| !panel.is_empty());
         let below = below.map(|panel| XyPanel { share_x_with_above: true, ..panel }.into());
-        let mut note = "Thin: measured. Thick: the law.".to_owned();
+        let mut note = "Thin: measured. Thick: the law. Percent: its mean error.".to_owned();
         if self.runs.iter().any(|run| !run.fitted) {
             note += " Dashed: not among the curves that it was fitted to.";
         }

@@ -88,7 +88,11 @@ impl Isoflop {
     }
 
     fn valley_panel(&self, valley: &Valley, look: Look) -> XyPanel {
-        let mut panel = XyPanel { x: Axis::log(&valley.x_label), y: Axis::log(&self.size_label), ..XyPanel::default() };
+        let mut panel = XyPanel {
+            x: Axis::log(&valley.x_label),
+            y: Axis::log(format!("best {}", self.size_label)),
+            ..XyPanel::default()
+        };
         if let Some((first, last)) = extremes(valley.optima.iter().map(|point| point.x)) {
             panel.lines = fitted_lines(look, &valley.law, first, last);
         } else {

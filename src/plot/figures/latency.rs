@@ -30,7 +30,7 @@ pub struct LatencyPanel {
     pub y: Axis,
     /// Series.
     pub series: Vec<LatencySeries>,
-    /// Words beside points, such as how many sequences there were at once.
+    /// Words beside points, such as how many sequences there were at once, in the colours of their series.
     pub notes: Vec<Note>,
 }
 
@@ -105,13 +105,17 @@ fn drawn(panel: &LatencyPanel, legend: &[LegendEntry]) -> XyPanel {
         stroke: Stroke::Solid,
         ..Line::default()
     };
+    let note = |note: &Note| {
+        let of = panel.series.iter().find(|series| series.measured.contains(&(note.x, note.y)));
+        Note { look: of.map(look), ..note.clone() }
+    };
     XyPanel {
         title: panel.title.clone(),
         x: panel.x.clone(),
         y: panel.y.clone(),
         lines: panel.series.iter().map(line).collect(),
         points: floors.chain(measured).collect(),
-        notes: panel.notes.clone(),
+        notes: panel.notes.iter().map(note).collect(),
         ..XyPanel::default()
     }
 }
@@ -151,7 +155,7 @@ pub(in crate::plot) fn sample(width: Width) -> Chart {
     let by = |first: f64, seconds: [f64; 5], share: f64| -> Vec<(f64, f64)> {
         seconds.iter().enumerate().map(|(i, s)| (first * f64::from(1 << i), share * s)).collect()
     };
-    let number = |(batch, s): (&f64, f64)| Note { x: batch / s, y: s, text: batch.to_string() };
+    let number = |(batch, s): (&f64, f64)| Note { x: batch / s, y: s, text: batch.to_string(), look: None };
     let panels = vec![
         LatencyPanel {
             title: Some("(a) 32,000 new tokens after 2,000".to_owned()),

@@ -64,6 +64,11 @@ fn fitted_lines(look: Look, samples: &[(f64, f64)], first: f64, last: f64) -> Ve
     pieces.into_iter().filter(long).collect()
 }
 
+/// What ± is in a legend that has one, to follow a note.
+fn standard_errors<'a>(details: impl IntoIterator<Item = &'a str>) -> &'static str {
+    if details.into_iter().any(|detail| detail.contains('±')) { " ±: one standard error." } else { "" }
+}
+
 /// The least and the greatest of some values, if there are any.
 fn extremes(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     values.into_iter().fold(None, |so_far, value| match so_far {

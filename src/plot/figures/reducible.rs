@@ -5,7 +5,7 @@ use super::super::chart::Chart;
 use super::super::legend::{Key, LegendEntry};
 use super::super::style::{Look, Stroke, Width};
 use super::super::xy::{DataPoint, PointSet, Span, XyPanel};
-use super::{extremes, fitted_lines};
+use super::{extremes, fitted_lines, standard_errors};
 
 /// Losses of one series and the floor fitted to them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,7 +41,7 @@ pub struct Reducible {
 
 impl Reducible {
     /// The chart. Bars show what L − C can be within the interval of C; where that may be nothing, they reach to the
-    /// bottom. Points at or below their floor have no place on a logarithmic axis; the note counts them.
+    /// bottom, and where the interval has no lower end, up to L. Points at or below their floor have no place on a logarithmic axis; the note counts them.
     pub fn chart(&self) -> Chart {
         let mut panel = XyPanel { x: Axis::log(&self.x_label), y: Axis::log(&self.y_label), ..XyPanel::default() };
         panel.dodge = if self.series.len() > 4 { 3.0 } else { 6.0 };
@@ -53,7 +53,7 @@ impl Reducible {
             let point = |&(x, loss): &(f64, f64)| {
                 let bar = |interval: Span| Span {
                     lo: interval.hi.and_then(|hi| above(loss, hi)),
-                    hi: interval.lo.map(|lo| loss - lo),
+                    hi: Some(loss - interval.lo.unwrap_or(0.0)),
                 };
                 Some(DataPoint { x, y: above(loss, series.floor)?, x_bar: None, y_bar: series.floor_interval.map(bar) })
             };
@@ -66,7 +66,11 @@ impl Reducible {
             let key = if series.curve.is_empty() { Key::MARKER } else { Key::both(Stroke::Solid) };
             legend.push(LegendEntry { name: series.name.clone(), detail: series.legend.clone(), look, key });
         }
-        let mut note = "Bars: L − C within the interval of C; a bar without a lower cap reaches zero.".to_owned();
+        let mut note = "Bars: L − C within the interval of C; an arrow: it goes on, downwards to zero.".to_owned();
+        if self.series.iter().any(|series| series.floor_interval.is_some_and(|interval| interval.lo.is_none())) {
+            note += " An interval of C without a lower end begins at C = 0.";
+        }
+        note += standard_errors(self.series.iter().map(|series| &*series.legend));
         if below > 0 {
             note += &format!(" Not shown: {below} point(s) at or below their C.");
         }

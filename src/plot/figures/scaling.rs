@@ -6,7 +6,7 @@ use super::super::chart::Chart;
 use super::super::legend::{Key, LegendEntry};
 use super::super::style::{Look, Palette, Stroke, Width};
 use super::super::xy::{Band, DataPoint, Direction, EdgeArrow, PointSet, Reference, Span, XyPanel};
-use super::{extremes, fitted_lines, interpolated};
+use super::{extremes, fitted_lines, interpolated, standard_errors};
 
 /// One measured point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,8 +134,7 @@ impl Figure {
             direction: Direction::Horizontal,
         }));
         let range = main.y_range(main.x_range());
-        let below = main.arrows.iter().any(|arrow| arrow.value < range.0);
-        let caption_note = self.note(below);
+        let caption_note = self.note(&mut main.arrows, range);
         let mut panels = vec![main.into()];
         panels.extend(self.residuals().map(Into::into));
         Chart { title: self.title.clone(), width: self.width, panels, columns: 1, legend, caption_note }
@@ -145,7 +144,7 @@ impl Figure {
     fn residuals(&self) -> Option<XyPanel> {
         let mut panel = XyPanel {
             x: Axis::log(&self.x_label),
-            y: Axis::linear("measured − fitted"),
+            y: Axis::linear(format!("measured − fitted {}", self.y_label)),
             references: vec![Reference { value: 0.0, ..Reference::default() }],
             share_x_with_above: true,
             dodge: 5.0,
@@ -164,8 +163,9 @@ impl Figure {
         (!panel.is_empty()).then_some(panel)
     }
 
-    /// What dashes, areas and arrows mean, if there are any.
-    fn note(&self, below: bool) -> Option<String> {
+    /// What dashes, areas and arrows mean, if there are any. Where the axis shows nothing of any floor, there are no
+    /// arrows.
+    fn note(&self, arrows: &mut Vec<EdgeArrow>, (lo, hi): (f64, f64)) -> Option<String> {
         let curves = || self.series.iter().filter_map(|series| series.curve.as_ref());
         let mut parts = Vec::new();
         if curves().next().is_some() {
@@ -174,15 +174,26 @@ impl Figure {
         if curves().any(|curve| !curve.band.is_empty()) {
             parts.push("Shaded: 95 % confidence band.");
         }
-        if curves().any(|curve| curve.floor.is_some()) {
+        let inside = |value: f64| (lo..=hi).contains(&value);
+        let reaches = |arrow: &EdgeArrow| arrow.interval.is_some_and(|interval| interval.hi.is_none_or(|end| end > lo));
+        if !arrows.is_empty() && !arrows.iter().any(|arrow| inside(arrow.value) || reaches(arrow)) {
+            arrows.clear();
+            parts.push("All fitted C are below the axis.");
+        }
+        if !arrows.is_empty() {
             parts.push("Arrow at the right edge: fitted C.");
         }
-        if curves().any(|curve| curve.floor.is_some_and(|floor| floor.interval.is_some())) {
+        if arrows.iter().any(|arrow| arrow.interval.is_some()) {
             parts.push("Bar beside it: its 95 % interval.");
         }
-        if below {
-            parts.push("Pointing down: below the axis.");
+        if arrows.iter().any(|arrow| arrow.interval.is_some_and(|interval| interval.lo.is_none_or(|end| end < lo))) {
+            parts.push("Pointing down: it goes on below the axis.");
         }
+        if arrows.iter().any(|arrow| arrow.value < lo) {
+            parts.push("Without a dot, C is below the axis, too.");
+        }
+        let errors = standard_errors(curves().map(|curve| &*curve.legend)).trim_start();
+        parts.extend((!errors.is_empty()).then_some(errors));
         (!parts.is_empty()).then(|| parts.join(" "))
     }
 }

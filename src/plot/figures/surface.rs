@@ -116,7 +116,7 @@ impl Surface {
     fn residuals(&self) -> XyPanel {
         XyPanel {
             x: Axis::log(&self.d_label),
-            y: Axis::linear("measured − fitted"),
+            y: Axis::linear(format!("measured − fitted {}", self.loss_label)),
             references: vec![Reference::default()],
             points: self
                 .levels

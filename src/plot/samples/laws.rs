@@ -142,13 +142,13 @@ pub(super) fn curve_fits(width: Width) -> Chart {
         let loss = |(sum, (_, rate)): (f64, &(f64, f64))| 3.0 + 0.5 * sum.powf(-0.5) - 0.4 * 900.0 * (3e-4 - rate);
         let law: Vec<(f64, f64)> =
             steps.iter().copied().zip(sums.zip(&rates).map(loss)).filter(|(t, _)| *t >= 2000.0).collect();
-        let errors: Vec<(f64, f64)> = law.iter().enumerate().map(|(i, (t, _))| (*t, 0.008 * noise(i + s))).collect();
+        let residuals: Vec<(f64, f64)> = law.iter().enumerate().map(|(i, (t, _))| (*t, 0.008 * noise(i + s))).collect();
         CurveFitRun {
             name: (*name).to_owned(),
             detail: format!("{:.2} %", 0.13 + 0.05 * s as f64),
-            measured: law.iter().zip(&errors).map(|((t, y), (_, e))| (*t, y - e)).collect(),
+            measured: law.iter().zip(&residuals).map(|((t, y), (_, e))| (*t, y + e)).collect(),
             law,
-            errors,
+            residuals,
             rates,
             fitted: s < 2,
         }

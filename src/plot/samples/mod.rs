@@ -352,7 +352,7 @@ fn extremes(width: Width) -> Chart {
                 direction: Direction::Vertical,
             }))
             .collect(),
-        notes: points.iter().map(|(x, y)| Note { x: *x, y: *y, text: "a note".to_owned() }).collect(),
+        notes: points.iter().map(|(x, y)| Note { x: *x, y: *y, text: "a note".to_owned(), look: None }).collect(),
         x,
         y,
         ..XyPanel::default()

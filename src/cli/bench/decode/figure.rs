@@ -105,7 +105,7 @@ fn batches(timed: &[&Timed], place: impl Fn(&Row, f64) -> (f64, f64)) -> Vec<Not
         let fastest = same.last().filter(|last| last.seconds < NEAR * same[0].seconds);
         for timed in [Some(&same[0]), fastest].into_iter().flatten() {
             let (x, y) = place(timed.row, timed.seconds);
-            notes.push(Note { x, y, text: timed.row.batch.to_string() });
+            notes.push(Note { x, y, text: timed.row.batch.to_string(), look: None });
         }
     }
     notes

@@ -218,13 +218,13 @@ impl Study<'_> {
             let measured = run.measured();
             let from = if run.role == Role::Predicted { 0 } else { measured.first().map_or(0, |(step, _)| *step) };
             let law = run.log.steps.iter().copied().zip(run.predicted.iter().copied());
-            let error = |(step, loss): (usize, f64)| Some((step, run.measured_at(step).map(|y| loss - y)?));
+            let residual = |(step, loss): (usize, f64)| Some((step, run.measured_at(step).map(|y| y - loss)?));
             CurveFitRun {
                 name: run.log.name.clone(),
                 detail: run
                     .scores
                     .map_or(String::new(), |s| format!("{} %", display::significant(100.0 * s.mean_relative, 2))),
-                errors: law.clone().filter_map(error).map(place).collect(),
+                residuals: law.clone().filter_map(residual).map(place).collect(),
                 law: law.filter(|(step, _)| *step >= from.max(run.log.schedule.first_peak())).map(place).collect(),
                 measured: measured.into_iter().map(place).collect(),
                 rates: run.log.steps.iter().map(|step| (*step as f64, run.log.schedule.rate(*step))).collect(),
