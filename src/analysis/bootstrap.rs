@@ -16,6 +16,8 @@ pub struct Resamples {
     pub draws: usize,
     /// Refits that ended on a bound.
     pub at_bound: usize,
+    /// For each parameter its values in refits that ended on the edge of its search, which says nothing of the points.
+    edges: Vec<Vec<f64>>,
 }
 
 impl Resamples {
@@ -23,14 +25,21 @@ impl Resamples {
         self.parameters.iter().map(|law| law.parameters[parameter]).collect()
     }
 
-    /// Standard deviation of a parameter; `None` when it does not vary at all, which would mean that nothing was refitted.
+    /// Standard deviation of a parameter; `None` when it does not vary at all, which would mean that nothing was
+    /// refitted, and where its interval is open, since the edge of the search would decide it.
     pub fn error(&self, parameter: usize) -> Option<f64> {
+        let interval = self.interval(parameter);
+        if interval.lo.is_none() || interval.hi.is_none() {
+            return None;
+        }
         Some(deviation(&self.values(parameter))).filter(|sd| *sd > 0.0 && sd.is_finite())
     }
 
-    /// Percentile interval of a parameter.
+    /// Percentile interval of a parameter; open where its end is the edge of the search.
     pub fn interval(&self, parameter: usize) -> ConfidenceInterval {
-        percentiles(self.values(parameter))
+        let ConfidenceInterval { lo, hi } = percentiles(self.values(parameter));
+        let inside = |end: &f64| !self.edges[parameter].iter().any(|edge| (edge / end - 1.0).abs() < 1e-9);
+        ConfidenceInterval { lo: lo.filter(inside), hi: hi.filter(inside) }
     }
 
     /// Percentile interval of the loss at these inputs.
@@ -111,12 +120,18 @@ pub(super) fn pairs(fitted: &Fitted, draws: usize, options: &FitOptions) -> Resa
         }
         let natural = form.natural(&minimum.p[..k], &minimum.p[k..], &fitted.reference);
         let usable = minimum.converged && natural.iter().all(|v| v.is_finite());
-        usable.then_some((Law { form, parameters: natural }, !minimum.at_bound.is_empty()))
+        usable.then_some((Law { form, parameters: natural }, minimum.at_bound))
     };
-    let refits: Vec<(Law, bool)> = (0..draws).into_par_iter().filter_map(refit).collect();
+    let refits: Vec<(Law, Vec<usize>)> = (0..draws).into_par_iter().filter_map(refit).collect();
+    let shape_of = |name: &str| form.shapes().iter().position(|shape| shape.name == name).map(|q| k + q);
+    let edges = form.parameters().iter().enumerate().map(|(i, name)| {
+        let on_edge = |(_, bound): &&(Law, Vec<usize>)| shape_of(name).is_some_and(|j| bound.contains(&j));
+        refits.iter().filter(on_edge).map(|(law, _)| law.parameters[i]).collect()
+    });
     Resamples {
         draws,
-        at_bound: refits.iter().filter(|(_, bound)| *bound).count(),
+        at_bound: refits.iter().filter(|(_, bound)| !bound.is_empty()).count(),
+        edges: edges.collect(),
         parameters: refits.into_iter().map(|(law, _)| law).collect(),
     }
 }

@@ -45,7 +45,7 @@ pub enum ExitStatus {
     Diverged = 3,
     /// Some runs of a sweep failed.
     SweepFailed = 4,
-    /// A fit had no usable result.
+    /// No group has a usable fit, or a fit reached no optimum.
     NoFit = 5,
     /// This build or machine lacks what was asked.
     Unavailable = 6,

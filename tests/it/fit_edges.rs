@@ -335,3 +335,77 @@ fn points_without_noise_are_no_outliers() {
         assert!(!out.contains("NaN") && !out.contains("resamples have no"), "{out}");
     }
 }
+
+/// Groups a and b of eight points, b with its inputs times a factor, and c with another floor, as a table.
+fn groups(factor: f64) -> String {
+    let mut table = "g,x,loss\n".to_owned();
+    for (g, factor, lower) in [("a", 1.0, 0.0), ("b", factor, 0.02), ("c", 1.0, 0.5)] {
+        for (x, loss) in losses(8, |i| noise(i + 3 * i32::from(g == "b")) - lower) {
+            table += &format!("{g},{},{loss}\n", x * factor);
+        }
+    }
+    table
+}
+
+#[test]
+fn units_groups_and_columns_are_told() {
+    let place = Place::new();
+    let fixed = ["--form", "power+floor", "--x", "x", "--y", "loss"];
+    let refused = |text: &str, more: &[&str], expected: &str| {
+        let table = place.write("t.csv", text);
+        let (code, out, err) = lossfloor(&[&["fit", word(&table)], &fixed[..], more].concat());
+        assert!(code == 2 && out.is_empty() && err.contains(expected) && err.lines().count() == 1, "{code} {err}");
+    };
+    let group = ["--group", "g"];
+    refused(&groups(1e-9), &group, "group 'a' is at 1e9 times the values of group 'b'");
+    refused("x,x,loss\n1,2,3\n", &[], "column 'x' stands twice in the header");
+    refused(&groups(1.0), &["--drop-highest", "24"], "--drop-highest 24 leaves no row");
+    refused(&groups(1.0), &["--sigma", "-1"], "--sigma -1: a standard deviation is a positive number");
+    // A gap of forty thousand is not refused, but said.
+    let table = place.write("t.csv", &(groups(1.0) + "a,5e7,2.1\n"));
+    let (_, out, _) = lossfloor(&[&["fit", word(&table)], &fixed[..], &group].concat());
+    assert!(out.contains("x: nothing between") && out.contains("one unit"), "{out}");
+    // Without --group, words that differ at equal inputs are taken for series.
+    let table = place.write("t.csv", &groups(1.0));
+    let (_, out, _) = lossfloor(&[&["fit", word(&table)], &fixed[..]].concat());
+    assert!(out.contains("rows differ in g (a, b, c); hint: --group g"), "{out}");
+    let unused = ["--seed", "x", "--cluster", "x", "--n", "x"];
+    let (code, out, err) = lossfloor(&[&["compare", word(&table)], &fixed[..], &group, &unused].concat());
+    assert!(code == 0 && err.contains("compare has no use for --n and --seed and --cluster"), "{err}");
+    // What assumes a rejected hypothesis says so.
+    assert!(out.contains("These assume one C and one exponent, which is rejected"), "{out}");
+}
+
+#[test]
+fn the_edge_of_a_search_is_no_end_of_an_interval() {
+    let place = Place::new();
+    // One long plateau: of the exponent, many resamples say no more than that it is large.
+    let rows = (0..8).map(|i| {
+        let x = 10f64.powi(i);
+        format!("{x},{}\n", 2.0 + if i == 0 { 1.0 } else { 0.0 } + noise(i))
+    });
+    let table = place.write("step.csv", &("x,loss\n".to_owned() + &rows.collect::<String>()));
+    let args = ["--form", "power+floor", "--x", "x", "--y", "loss", "--interval", "bootstrap:200"];
+    let args = [&["fit", word(&table)], &args[..]].concat();
+    let fit = &document(&args)["fits"][0];
+    assert!(fit["interval"]["b"][1].is_null() && fit["se"]["b"].is_null(), "{fit}");
+    let (_, out, _) = lossfloor(&args);
+    assert!(
+        out.lines().any(|line| line.contains("b is not identified: ") && line.ends_with(" or more"))
+            && out.contains("losses lie below C"),
+        "{out}"
+    );
+}
+
+#[test]
+fn choices_that_leave_the_same_rows_are_one_fit() {
+    let place = Place::new();
+    let rows = losses(10, noise).map(|(x, loss)| format!("{x},{loss}\n")).collect::<String>();
+    let table = place.write("t.csv", &("x,loss\n".to_owned() + &rows));
+    let fixed = ["robustness", word(&table), "--x", "x", "--y", "loss", "--forms", "power+floor", "--losses", "lsq"];
+    // The highest losses are those of the smallest scales: 0, 1, 2 or 3 rows are gone, however they are left out.
+    let args = [&fixed[..], &["--drops", "0,1,2", "--windows", "0,1", "--no-intervals"]].concat();
+    assert_eq!(document(&args)["rows"].as_array().unwrap().len(), 4);
+    let (_, _, err) = lossfloor(&args);
+    assert!(err.contains("predictions are of the loss at x = 5.120e4"), "{err}");
+}

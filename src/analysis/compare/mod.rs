@@ -6,7 +6,7 @@ mod verdict;
 
 pub use joint::Shared;
 pub use pairs::{Efficiency, Multiplier, PairTest, Paired, PairedPoint};
-pub use verdict::p_value;
+pub use verdict::{LEVEL, p_value};
 
 use super::fit::{Fitted, describe, status};
 use super::forms::Form;

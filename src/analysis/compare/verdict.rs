@@ -5,7 +5,7 @@ use crate::analysis::forms::Form;
 use crate::analysis::{ConfidenceInterval, display};
 
 /// Below this a difference is called one.
-const LEVEL: f64 = 0.05;
+pub const LEVEL: f64 = 0.05;
 
 pub(super) fn paragraph(of: &Comparison, form: &dyn Form) -> String {
     let floor = form.floor_name().unwrap_or_default();

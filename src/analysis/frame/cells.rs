@@ -1,7 +1,7 @@
 //! Files of tables to cells of text, with their lines. The only file that names polars.
 
 use super::FrameError;
-use super::error::plain;
+use super::error::{plain, shown};
 use crate::expression::{Expression, TableRow};
 use crate::units;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -109,7 +109,22 @@ fn scope<'a>(columns: &'a [String], cells: &[Option<String>]) -> TableRow<'a> {
     TableRow { columns, values: cells.iter().map(value).collect() }
 }
 
+/// Refuses a header that names one column twice: which one is meant cannot be known.
+fn names_are_distinct(bytes: &[u8]) -> Result<(), String> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
+    // What is no CSV is refused with better words below.
+    let Ok(header) = reader.byte_headers() else { return Ok(()) };
+    let names: Vec<&[u8]> = header.iter().map(<[u8]>::trim_ascii).collect();
+    match (1..names.len()).find(|at| names[..*at].contains(&names[*at]) && !names[*at].is_empty()) {
+        Some(twice) => {
+            Err(format!("column '{}' stands twice in the header", shown(&String::from_utf8_lossy(names[twice]))))
+        }
+        None => Ok(()),
+    }
+}
+
 fn parse_csv(bytes: &[u8]) -> Result<Parsed, String> {
+    names_are_distinct(bytes)?;
     // Every column as text: a cell that is no number is then reported with its line instead of turning the column.
     let frame = CsvReadOptions::default()
         .with_infer_schema_length(Some(0))

@@ -57,6 +57,20 @@ pub enum FrameError {
     /// A condition over columns is wrong.
     #[error("where: {0}")]
     Condition(#[from] ExpressionError),
+    /// A group whose values are out of all proportion to those of another.
+    #[error("{}, column '{column}': group '{}' is at {factor:.0e} times the values of group '{}'; hint: are they in the same unit?", path.display(), shown(group), shown(other))]
+    GroupUnit {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The group with the larger values.
+        group: String,
+        /// The one with the smaller ones.
+        other: String,
+        /// Their ratio, from geometric means.
+        factor: f64,
+    },
     /// A value that is out of all proportion to the others.
     #[error("{} line {line}, column '{column}': {value:e} is {factor:.0e} times its nearest neighbour {neighbour:e}; hint: are they in the same unit?", path.display())]
     Unit {

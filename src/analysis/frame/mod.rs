@@ -8,7 +8,7 @@ pub use error::FrameError;
 
 use crate::expression::Expression;
 use cells::{Cells, POSITIVE, SHARE, TextRow};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// The columns to read.
@@ -79,6 +79,8 @@ pub struct Table {
     pub excluded: Vec<Excluded>,
     /// Columns that say how a run was computed, and in which the rows to fit differ, with their values.
     pub mixed: Vec<(&'static str, Vec<String>)>,
+    /// Inputs with a wide gap between two neighbouring values: column, value below and above, line of each.
+    pub gaps: Vec<(String, [(f64, usize); 2])>,
     /// A column that seems to split the rows into series although none was asked for, with its values.
     pub series: Option<(String, Vec<String>)>,
 }
@@ -87,8 +89,10 @@ pub struct Table {
 const SERIES: [&str; 5] = ["architecture", "series", "dataset", "model", "label"];
 /// Columns that say how a run ended, and what they say of one that may be used.
 const STATUS: [(&str, &str); 2] = [("status", "completed"), ("State", "finished")];
-/// Neighbouring values of an input further apart than this are in different units.
+/// Neighbouring values of an input, or groups, further apart than this are in different units.
 const LARGEST_GAP: f64 = 1e6;
+/// Neighbouring values further apart than this may be.
+const WIDE_GAP: f64 = 1e4;
 
 /// Columns that say how a run was computed: where rows differ in them, losses differ by rounding as well.
 const COMPUTED_WITH: [&str; 3] = ["device", "precision", "backend"];
@@ -174,8 +178,7 @@ fn table(cells: &Cells, wanted: &Columns) -> Result<Table, FrameError> {
     let kept = cells.rows_where(wanted.condition.as_ref())?;
     let mut table = Table { mixed: mixed(cells, &kept, status), ..Table::default() };
     if wanted.group.is_none() {
-        let of = |name: &&str| Some(((*name).to_owned(), distinct(&kept, cells.find(name)?)));
-        table.series = SERIES.iter().filter_map(of).find(|(_, values)| (2..=30).contains(&values.len()));
+        table.series = series(cells, wanted, &kept, &inputs);
     }
     for row in kept {
         let (line, texts) = row;
@@ -203,8 +206,40 @@ fn table(cells: &Cells, wanted: &Columns) -> Result<Table, FrameError> {
     if table.rows.is_empty() {
         return Err(FrameError::NoRows { path: cells.path(), excluded: table.excluded.len() });
     }
-    check_units(cells, wanted, &table)?;
+    check_units(cells, wanted, &mut table)?;
     Ok(table)
+}
+
+/// A column that seems to split rows into series: one with a usual name, or one of words that differ where inputs agree.
+fn series(cells: &Cells, wanted: &Columns, kept: &[&TextRow], inputs: &[usize]) -> Option<(String, Vec<String>)> {
+    let of = |at: usize| (cells.columns[at].clone(), distinct(kept, at));
+    let several = |(_, values): &(String, Vec<String>)| (2..=30).contains(&values.len()) && values.len() < kept.len();
+    let usual = SERIES.iter().filter_map(|name| cells.find(name)).map(of).find(several);
+    let other = || {
+        let mut places: HashMap<Vec<&str>, Vec<&TextRow>> = HashMap::new();
+        for row in kept {
+            let place = inputs.iter().map(|at| row.1[*at].as_deref().unwrap_or("")).collect();
+            places.entry(place).or_default().push(row);
+        }
+        let asked = [&wanted.seed, &wanted.cluster, &wanted.pair];
+        let says_something_else = |at: &usize| {
+            let name = &cells.columns[*at];
+            STATUS.iter().any(|(status, _)| status == name)
+                || COMPUTED_WITH.contains(&name.as_str())
+                || asked.iter().any(|column| column.as_ref() == Some(name))
+        };
+        let is_word = |text: &String| !text.is_empty() && crate::units::parse_quantity(text).is_none();
+        let splits = |at: &usize| {
+            let differs = |rows: &Vec<&TextRow>| rows.iter().any(|row| row.1[*at] != rows[0].1[*at]);
+            of(*at).1.iter().all(is_word) && places.values().any(differs)
+        };
+        (0..cells.columns.len())
+            .filter(|at| !says_something_else(at))
+            .filter(|at| several(&of(*at)) && splits(at))
+            .map(of)
+            .next()
+    };
+    usual.or_else(other)
 }
 
 /// Columns that say how runs were computed and in which those that completed differ, with their values.
@@ -215,11 +250,14 @@ fn mixed(cells: &Cells, kept: &[&TextRow], status: Status) -> Vec<(&'static str,
     columns.filter(|(_, values)| values.len() > 1).collect()
 }
 
-/// Refuses an input of which one value stands far away from all others.
-fn check_units(cells: &Cells, wanted: &Columns, table: &Table) -> Result<(), FrameError> {
+/// Refuses an input of which one value stands far away from all others, or one group from another; notes wide gaps.
+fn check_units(cells: &Cells, wanted: &Columns, table: &mut Table) -> Result<(), FrameError> {
     for (k, column) in wanted.inputs.iter().enumerate() {
+        check_groups(cells, column, k, table)?;
         let mut values: Vec<(f64, usize)> = table.rows.iter().map(|row| (row.inputs[k], row.line)).collect();
         values.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let wide = values.windows(2).find(|pair| pair[1].0 / pair[0].0 > WIDE_GAP);
+        table.gaps.extend(wide.map(|pair| (column.clone(), [pair[0], pair[1]])));
         let Some(gap) = values.windows(2).position(|pair| pair[1].0 / pair[0].0 > LARGEST_GAP) else { continue };
         // The smaller side is the odd one out.
         let (odd, neighbour) =
@@ -234,6 +272,31 @@ fn check_units(cells: &Cells, wanted: &Columns, table: &Table) -> Result<(), Fra
         });
     }
     Ok(())
+}
+
+/// Refuses groups whose values of an input are out of all proportion to each other.
+fn check_groups(cells: &Cells, column: &str, input: usize, table: &Table) -> Result<(), FrameError> {
+    let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    for row in &table.rows {
+        let (sum, count) = sums.entry(row.group.as_deref().unwrap_or_default()).or_default();
+        *sum += row.inputs[input].ln();
+        *count += 1;
+    }
+    let means = || sums.iter().map(|(group, (sum, count))| (*group, sum / *count as f64));
+    let least = means().min_by(|a, b| a.1.total_cmp(&b.1));
+    let most = means().max_by(|a, b| a.1.total_cmp(&b.1));
+    let (Some((other, least)), Some((group, most))) = (least, most) else { return Ok(()) };
+    if most - least <= LARGEST_GAP.ln() {
+        return Ok(());
+    }
+    let (group, other) = (group.to_owned(), other.to_owned());
+    Err(FrameError::GroupUnit {
+        path: cells.path(),
+        column: column.to_owned(),
+        group,
+        other,
+        factor: (most - least).exp(),
+    })
 }
 
 /// The values of one column.

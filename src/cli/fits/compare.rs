@@ -1,9 +1,11 @@
 //! `lossfloor compare`
 
-use super::input::ColumnArgs;
+use super::input::{ColumnArgs, Unused};
 use super::sheet::{Format, FormatArgs, Sheet};
 use super::{forms_help, on_a_bound, parse_form, stuck};
-use crate::analysis::compare::{CompareError, CompareGroup, CompareOptions, Comparison, PairTest, compare, p_value};
+use crate::analysis::compare::{
+    CompareError, CompareGroup, CompareOptions, Comparison, LEVEL, PairTest, Shared, compare, p_value,
+};
 use crate::analysis::forms::Input;
 use crate::analysis::{ConfidenceInterval, FitError, FitOptions, FitStatus, Form, Objective, display};
 use crate::cli::{ExitStatus, exit, output, usage};
@@ -52,6 +54,8 @@ pub fn run(args: CompareArgs) -> anyhow::Result<ExitStatus> {
     if !args.also_x.is_empty() && args.form.inputs() != [Input::X] {
         return Err(usage(format!("--also-x: {} is no law of one scale", args.form.name())));
     }
+    let unused = [ColumnArgs::beyond(args.form), vec![Unused::Seed, Unused::Cluster]].concat();
+    args.columns.without_use("compare", &unused);
     let first = one(&args, args.columns.inputs(args.form)?)?;
     let recounts = args
         .also_x
@@ -235,7 +239,7 @@ fn text(of: &Comparison, recounts: &[Recount], form: &dyn Form) -> String {
                 format!("{:.4}", m.loss),
                 m.group.clone(),
                 m.baseline.clone(),
-                format!("{:.3}", m.multiplier),
+                display::significant(m.multiplier, 4),
                 display::interval(&m.interval),
             ]);
         }
@@ -247,11 +251,16 @@ fn text(of: &Comparison, recounts: &[Recount], form: &dyn Form) -> String {
             table.add_row([
                 format!("{} of {} against {}", e.term, e.group, e.baseline),
                 "its scale".to_owned(),
-                format!("{:.3}", e.efficiency),
+                display::significant(e.efficiency, 4),
                 e.interval.as_ref().map_or("-".to_owned(), display::interval),
             ]);
         }
         out.push(table.to_string());
+        let assumed = of.tests.iter().find(|test| test.shared == Shared::FloorAndShapes);
+        let rejected = assumed.filter(|test| test.p < LEVEL);
+        out.extend(
+            rejected.map(|test| format!("These assume {}, which is rejected (p = {}).", test.null, p_value(test.p))),
+        );
     }
     for r in recounts {
         let fits = r.comparison.groups.iter().zip(&r.comparison.fits);

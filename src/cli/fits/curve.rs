@@ -48,7 +48,7 @@ pub struct CurveArgs {
     pub loss: Objective,
     /// Standard deviation of one loss; of its logarithm for log-lsq. Default with a table: that of the residuals, or of
     /// repeated seeds
-    #[arg(long, value_name = "SD", required_unless_present = "file")]
+    #[arg(long, value_name = "SD", required_unless_present = "file", allow_negative_numbers = true)]
     pub sigma: Option<f64>,
 }
 

@@ -38,7 +38,7 @@ pub struct FitArgs {
     #[arg(long, value_name = "INPUT=VALUE,...", value_parser = parse_pairs)]
     at: Vec<Vec<(String, f64)>>,
     /// Standard deviation of one loss, when it is known; of its logarithm for losses other than lsq
-    #[arg(long, value_name = "SD", conflicts_with = "seed")]
+    #[arg(long, value_name = "SD", conflicts_with = "seed", allow_negative_numbers = true)]
     sigma: Option<f64>,
     /// Independent starts that confirm the optimum
     #[arg(long, value_name = "K", default_value_t = 16)]
@@ -161,6 +161,7 @@ fn no_fit(file: &Path, groups: &[GroupFit]) -> Option<anyhow::Error> {
 pub fn run(args: FitArgs) -> anyhow::Result<ExitStatus> {
     let form = args.form.or(args.preset.map(Preset::form)).expect("clap asks for one of the two");
     let mut columns = args.columns.clone();
+    columns.without_use("fit", &ColumnArgs::beyond(form));
     columns.drop_highest = columns.drop_highest.or(args.preset.map(|preset| preset.drop_highest));
     let source = columns.read(&args.file, columns.inputs(form)?)?;
     let options = args.options(&source, form)?;
@@ -326,6 +327,8 @@ fn group_notes(group: &GroupFit, options: &FitOptions) -> Vec<String> {
                     "{name}: κ = se({c})/σ = {kappa:.1}; {c} with any one point left out: {least:.4} to {most:.4}{lost}"
                 ));
             }
+            out.extend(unbounded(fit).into_iter().map(|note| format!("{name}: {note}")));
+            out.extend(below_floor(group, fit).map(|note| format!("{name}: {note}")));
             out.extend(residual_note(fit).map(|note| format!("{name}: {note}")));
             out.extend(fit.exact.then(|| {
                 format!(
@@ -380,6 +383,31 @@ fn residual_note(fit: &Fit) -> Option<String> {
         spread.kurtosis,
         100.0 * inside
     ))
+}
+
+/// Parameters that resamples carry to the edge of the search.
+fn unbounded(fit: &Fit) -> Vec<String> {
+    let resampled = fit.estimates.iter().filter(|_| fit.resamples.is_some());
+    let open = |estimate: &Estimate| {
+        let name = estimate.name;
+        let value = |end: f64| display::significant(end, 3);
+        match estimate.interval.as_ref().map(|interval| (interval.lo, interval.hi))? {
+            (Some(lo), None) => Some(format!("{name} is not identified: {} or more", value(lo))),
+            (None, Some(hi)) => Some(format!("{name} is not identified: {} or less", value(hi))),
+            (None, None) => Some(format!("{name} is not identified by these points")),
+            (Some(_), Some(_)) => None,
+        }
+    };
+    resampled.filter_map(open).collect()
+}
+
+/// Losses below the floor of their own law.
+fn below_floor(group: &GroupFit, fit: &Fit) -> Option<String> {
+    let floor = fit.floor()?;
+    let count = group.group.rows.iter().filter(|row| row.y < floor.value).count();
+    let losses = if count == 1 { "loss lies" } else { "losses lie" };
+    let of = format!("{count} of {} {losses} below {} = {}", fit.n, floor.name, display::significant(floor.value, 4));
+    (count > 0).then(|| format!("{of}: the law does not hold for them"))
 }
 
 /// Whether the data determine the floor, in words.

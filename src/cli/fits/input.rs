@@ -42,9 +42,20 @@ pub struct ColumnArgs {
     /// Rows to take, such as "depth >= 8 and architecture in [samba, sambay]"
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
-    /// Leave out the K rows with the highest losses
+    /// Leave out the K rows with the highest losses of the whole table
     #[arg(long, value_name = "K")]
     pub drop_highest: Option<usize>,
+}
+
+/// A column that some command does not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unused {
+    /// An input.
+    Input(Input),
+    /// That of the seeds.
+    Seed,
+    /// That of the run.
+    Cluster,
 }
 
 impl ColumnArgs {
@@ -55,6 +66,30 @@ impl ColumnArgs {
             Input::Tokens => self.d.as_ref(),
             Input::Unique => self.u.as_ref(),
         }
+    }
+
+    /// Says which of these columns a command was given without having a use for them.
+    pub fn without_use(&self, command: &str, columns: &[Unused]) {
+        let given = |column: &&Unused| match column {
+            Unused::Input(input) => self.of(*input).is_some(),
+            Unused::Seed => self.seed.is_some(),
+            Unused::Cluster => self.cluster.is_some(),
+        };
+        let option = |column: &Unused| match column {
+            Unused::Input(input) => input.option(),
+            Unused::Seed => "--seed",
+            Unused::Cluster => "--cluster",
+        };
+        let options: Vec<&str> = columns.iter().filter(given).map(option).collect();
+        if !options.is_empty() {
+            output::note(&format!("{command} has no use for {}", options.join(" and ")));
+        }
+    }
+
+    /// The inputs of which a form makes no use.
+    pub fn beyond(form: &dyn Form) -> Vec<Unused> {
+        let all = [Input::X, Input::Parameters, Input::Tokens, Input::Unique];
+        all.into_iter().filter(|input| !form.inputs().contains(input)).map(Unused::Input).collect()
     }
 
     /// The columns of a form's inputs, all of them named.
@@ -96,6 +131,9 @@ impl ColumnArgs {
         let mut table = Table::read(file, &columns).map_err(usage)?;
         let hash = std::fs::read(file).map(|bytes| Sha256::digest(&bytes)).unwrap_or_default();
         let dropped = table.drop_highest(self.drop_highest.unwrap_or(0));
+        if table.rows.is_empty() {
+            return Err(usage(format!("{}: --drop-highest {} leaves no row", file.display(), dropped.len())));
+        }
         Ok(Source {
             file: file.to_owned(),
             sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -198,6 +236,11 @@ impl Source {
             out.push(format!("left out as the highest losses: line {}", lines.join(", ")));
         }
         out.extend(self.groups().iter().flat_map(Group::set_aside));
+        for (column, [(below, first), (above, line)]) in &self.table.gaps {
+            out.push(format!(
+                "{column}: nothing between {below:e} (line {first}) and {above:e} (line {line}); check that both are in one unit"
+            ));
+        }
         for (line, first) in self.table.duplicates() {
             out.push(format!("line {line} says the same as line {first}; both count"));
         }

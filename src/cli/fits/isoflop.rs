@@ -1,9 +1,9 @@
 //! `lossfloor isoflop`
 
-use super::input::{ColumnArgs, Group};
+use super::input::{ColumnArgs, Group, Unused};
 use super::sheet::{Format, FormatArgs, Sheet};
 use super::{parse_scale, reservation};
-use crate::analysis::forms::FLOPS_PER_PARAMETER_TOKEN;
+use crate::analysis::forms::{FLOPS_PER_PARAMETER_TOKEN, Input};
 use crate::analysis::isoflop::{
     self, Allocation, AllocationIntervals, Budget, Flaw, LogLog, Method, Optimum, Size, allocation,
     allocation_intervals,
@@ -351,6 +351,7 @@ pub fn run(args: IsoflopArgs) -> anyhow::Result<ExitStatus> {
     if !(args.tolerance > 0.0 && args.tolerance < 1.0) || args.draws < 20 {
         return Err(usage("--tolerance is a share between 0 and 1, and --draws 20 or more"));
     }
+    args.columns.without_use("isoflop", &[Unused::Input(Input::X), Unused::Input(Input::Unique), Unused::Seed]);
     let (inputs, d, flops) = args.inputs()?;
     let source = args.columns.read(&args.file, inputs)?;
     source.say();

@@ -1,6 +1,6 @@
 //! `lossfloor plot`
 
-use super::input::ColumnArgs;
+use super::input::{ColumnArgs, Unused};
 use super::parse_form;
 use crate::analysis::{self, FitOptions, Form};
 use crate::cli::{ExitStatus, exit, output, picture, usage};
@@ -19,7 +19,7 @@ pub struct PlotArgs {
     #[arg(long, value_name = "COL")]
     y_se: Option<String>,
     /// True irreducible loss, drawn as a line
-    #[arg(long, value_name = "LOSS")]
+    #[arg(long, value_name = "LOSS", allow_negative_numbers = true)]
     floor: Option<f64>,
     /// The law of one scale to draw through each series
     #[arg(long, value_parser = parse_form)]
@@ -43,6 +43,8 @@ pub struct PlotArgs {
 /// Runs `lossfloor plot`.
 pub fn run(args: PlotArgs) -> anyhow::Result<ExitStatus> {
     picture::check("--out", &args.out)?;
+    let unused = [ColumnArgs::beyond(analysis::forms::power()), vec![Unused::Seed, Unused::Cluster]].concat();
+    args.columns.without_use("plot", &unused);
     if let Some(floor) = args.floor.filter(|floor| !(*floor > 0.0 && floor.is_finite())) {
         return Err(usage(format!("--floor {floor}: a loss floor is a positive number")));
     }
@@ -59,7 +61,7 @@ pub fn run(args: PlotArgs) -> anyhow::Result<ExitStatus> {
             match drawing::fitted(&group.sample(), &FitOptions::new(form), args.band) {
                 Ok((_, drawn)) => curve = Some(drawn),
                 Err(error) => {
-                    output::note(&format!("{}: drawn without a curve: {error}", group.label()));
+                    output::note(&format!("{}: no curve: {error}", group.label()));
                     failures.push(error);
                 }
             }

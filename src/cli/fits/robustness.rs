@@ -1,6 +1,6 @@
 //! `lossfloor robustness`
 
-use super::input::ColumnArgs;
+use super::input::{ColumnArgs, Unused};
 use super::sets::{DataSet, TableArg, applicable, brief, data_sets, print_parts, say_reasons};
 use super::sheet::{Format, FormatArgs, Sheet};
 use super::{parse_form, parse_pairs};
@@ -11,6 +11,7 @@ use crate::analysis::{FitError, FitStatus, Objective, Sample};
 use crate::cli::{ExitStatus, exit, output, usage};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 
 /// With more scales than this in a data set, the windows are shares of the points.
 const MANY_SCALES: usize = 20;
@@ -227,8 +228,8 @@ fn point(pairs: &[(String, f64)]) -> anyhow::Result<Points> {
 }
 
 /// The inputs of one point.
-fn inputs(point: &Points) -> Value {
-    let input = |input: Input| Some((input.letter().to_owned(), json!(point.input(input)?[0])));
+fn inputs(point: &Points) -> Vec<(&'static str, f64)> {
+    let input = |input: Input| Some((input.letter(), point.input(input)?[0]));
     [Input::X, Input::Parameters, Input::Tokens, Input::Unique].into_iter().filter_map(input).collect()
 }
 
@@ -276,10 +277,13 @@ impl RobustnessArgs {
         let mut out = Vec::new();
         for form in applicable(&self.forms, std::slice::from_ref(data))?.into_iter().filter(usual) {
             for objective in &self.losses {
+                // What leaves the same rows is one fit, however it is called.
+                let mut seen = HashSet::new();
                 for drop in self.drops.iter().filter(|drop| robustness::may_drop(&data.points, **drop)) {
+                    let fresh = |window: &&Amount| seen.insert(robustness::kept(&data.points, *drop, **window));
                     let of_window =
                         |window: &Amount| Choice { form, objective: *objective, drop: *drop, window: *window };
-                    out.extend(windows.iter().map(of_window));
+                    out.extend(windows.iter().filter(fresh).map(of_window));
                 }
             }
         }
@@ -289,6 +293,7 @@ impl RobustnessArgs {
 
 /// Runs `lossfloor robustness`.
 pub fn run(args: RobustnessArgs) -> anyhow::Result<ExitStatus> {
+    args.columns.without_use("robustness", &[Unused::Seed]);
     let countings = args.read()?;
     let compare = compared(args.compare.as_deref(), &countings[0].data)?;
     let windows = args.windows(&countings);
@@ -312,7 +317,10 @@ pub fn run(args: RobustnessArgs) -> anyhow::Result<ExitStatus> {
     say_reasons(reasons.iter().map(String::as_str));
     match args.format.chosen() {
         Format::Json => {
-            let at = |counting: &Counting| (counting.name.clone(), inputs(&counting.at));
+            let at = |counting: &Counting| {
+                let values = inputs(&counting.at).into_iter().map(|(name, value)| (name.to_owned(), json!(value)));
+                (counting.name.clone(), Value::Object(values.collect()))
+            };
             let more = [
                 ("summary".to_owned(), json!(summary.objects())),
                 ("at".to_owned(), Value::Object(countings.iter().map(at).collect())),
@@ -329,6 +337,15 @@ pub fn run(args: RobustnessArgs) -> anyhow::Result<ExitStatus> {
             print_parts(&brief(&sheet, &["counting"], &["n", "reason"]).renamed(&short), 2)?;
             output::print("")?;
             print_parts(&summary, 1)?;
+            for counting in &countings {
+                let at: Vec<String> =
+                    inputs(&counting.at).into_iter().map(|(name, value)| format!("{name} = {value:.3e}")).collect();
+                let name = if countings.len() > 1 { format!("{}: ", counting.name) } else { String::new() };
+                output::note(&format!("{name}predictions are of the loss at {}", at.join(", ")));
+            }
+            output::note(
+                "the spread over choices is no interval: each fit has its own error, and compare tests differences",
+            );
         }
         format => sheet.write(format, Map::new())?,
     }

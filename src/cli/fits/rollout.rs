@@ -1,6 +1,6 @@
 //! `lossfloor rollout`
 
-use super::input::ColumnArgs;
+use super::input::{ColumnArgs, Unused};
 use super::parse_form;
 use super::sets::{DataSet, TableArg, applicable, brief, data_sets, print_parts, say_reasons};
 use super::sheet::{Format, FormatArgs, Sheet};
@@ -127,7 +127,7 @@ fn overall(cells: &[Cell]) -> Vec<Vec<Value>> {
         if usable.is_empty() {
             continue;
         }
-        let mean = |of: &dyn Fn(&(&Rollout, &Split)) -> f64| usable.iter().map(of).sum::<f64>() / usable.len() as f64;
+        let decades = usable.iter().map(|(_, split)| split.decades).sum::<f64>() / usable.len() as f64;
         let error = rollout::geometric_mean(&usable.iter().map(|(rollout, _)| rollout.mean()).collect::<Vec<_>>());
         let row = vec![
             json!(OVERALL),
@@ -138,9 +138,9 @@ fn overall(cells: &[Cell]) -> Vec<Vec<Value>> {
             json!(usable.len()),
             Value::Null,
             json!(usable.iter().map(|(_, split)| split.held.len()).sum::<usize>()),
-            json!(mean(&|(_, split)| split.decades)),
+            json!(decades),
             json!(100.0 * error),
-            json!(100.0 * mean(&|(rollout, _)| rollout.bias())),
+            Value::Null,
             json!(100.0 * usable.iter().map(|(rollout, _)| rollout.largest()).fold(0.0, f64::max)),
             Value::Null,
             Value::Null,
@@ -157,6 +157,7 @@ pub fn run(args: RolloutArgs) -> anyhow::Result<ExitStatus> {
     if args.hold_out.iter().any(|amount| matches!(amount, Amount::Count(0) | Amount::Share(0.0))) || args.steps == 0 {
         return Err(usage("--hold-out and --steps have to be more than nothing"));
     }
+    args.columns.without_use("rollout", &[Unused::Seed]);
     let data = data_sets(&args.tables, &args.columns, false)?;
     let forms = applicable(&args.forms, &data)?;
     let scale = |data: &DataSet| data.points.scale(args.by);
