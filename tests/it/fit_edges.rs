@@ -357,7 +357,7 @@ fn units_groups_and_columns_are_told() {
         assert!(code == 2 && out.is_empty() && err.contains(expected) && err.lines().count() == 1, "{code} {err}");
     };
     let group = ["--group", "g"];
-    refused(&groups(1e-9), &group, "group 'a' is at 1e9 times the values of group 'b'");
+    refused(&groups(1e-9), &group, "is at 1e9 times the values of group 'b'; hint");
     refused("x,x,loss\n1,2,3\n", &[], "column 'x' stands twice in the header");
     refused(&groups(1.0), &["--drop-highest", "24"], "--drop-highest 24 leaves no row");
     refused(&groups(1.0), &["--sigma", "-1"], "--sigma -1: a standard deviation is a positive number");
