@@ -105,7 +105,7 @@ pub(super) fn pairs(fitted: &Fitted, draws: usize, options: &FitOptions) -> Resa
         // Points that were not drawn are left out, rather than computed and weighted with nothing.
         let drawn: Vec<usize> = (0..cluster.len()).filter(|i| count[cluster[*i]] > 0).collect();
         let mut sample = fitted.sample.pick(&drawn);
-        if sample.distinct(free) < free {
+        if sample.inputs.distinct(free) < free {
             return None;
         }
         for (weight, i) in sample.weight.iter_mut().zip(&drawn) {

@@ -11,7 +11,6 @@ use super::interval::t_quantile;
 use super::solver::Minimum;
 use super::{Law, Objective, Sample, ends};
 use statrs::function::gamma::ln_gamma;
-use std::collections::HashSet;
 
 /// Tokens per parameter that differ by less than this factor over all runs are nearly constant. Which factor a given
 /// accuracy needs depends on the exponents; the condition number says it for the design at hand.
@@ -61,12 +60,6 @@ impl Proposal {
     /// Number of runs.
     pub fn runs(&self) -> usize {
         self.repeats.iter().sum()
-    }
-
-    /// Different inputs among its points.
-    pub fn places(&self) -> usize {
-        let place = |i: usize| self.point(i).into_iter().map(f64::to_bits).collect::<Vec<u64>>();
-        (0..self.inputs.len()).map(place).collect::<HashSet<_>>().len()
     }
 
     /// Inputs of point `i`.

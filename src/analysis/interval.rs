@@ -336,7 +336,8 @@ fn share_of_root(a: (f64, f64), b: (f64, f64), c: (f64, f64)) -> f64 {
 }
 
 /// The profile of a parameter: its values and the rise of the objective there as a share of the limit of its interval, on
-/// both sides of the estimate to about three times the limit; on an open side to the parameter's bound. `None` where there is no profile.
+/// both sides of the estimate to about three times the limit; on an open side to the parameter's bound. `None` where
+/// there is no profile.
 pub fn profile(sample: &Sample, options: &FitOptions, name: &str, points: usize) -> Option<Vec<(f64, f64)>> {
     let fitted = Fitted::with_given(sample, options.form, options.objective, &options.given).ok()?;
     let profiler = Profiler::new(&fitted, options.noise);

@@ -87,18 +87,6 @@ impl Sample {
         order
     }
 
-    /// How many different inputs there are, counted up to `most`.
-    pub(super) fn distinct(&self, most: usize) -> usize {
-        let mut firsts: Vec<usize> = Vec::new();
-        for i in 0..self.len() {
-            let differs = |j: &usize| self.inputs.columns.iter().any(|column| column[i] != column[*j]);
-            if firsts.len() < most && firsts.iter().all(differs) {
-                firsts.push(i);
-            }
-        }
-        firsts.len()
-    }
-
     /// Refuses what `form` cannot be fitted to when `given` of its parameters are.
     pub(super) fn check(&self, form: &dyn Form, given: usize) -> Result<(), FitError> {
         for index in 0..self.len() {
@@ -111,7 +99,7 @@ impl Sample {
             }
         }
         let parameters = form.size() - given.min(form.size());
-        let distinct = self.distinct(parameters);
+        let distinct = self.inputs.distinct(parameters);
         if self.len() <= parameters || distinct < parameters {
             return Err(FitError::TooFewPoints { form: form.name(), parameters, n: self.len(), distinct });
         }

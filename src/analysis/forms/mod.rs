@@ -16,6 +16,7 @@ mod over_training;
 mod power;
 mod powers;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 
 /// Every form, in the order in which help and errors list them.
@@ -126,6 +127,18 @@ impl Inputs {
     /// The points at these positions.
     pub fn pick(&self, at: &[usize]) -> Self {
         Self { columns: self.columns.iter().map(|column| at.iter().map(|i| column[*i]).collect()).collect() }
+    }
+
+    /// How many different points there are, counted up to `most`.
+    pub fn distinct(&self, most: usize) -> usize {
+        let mut seen: HashSet<Vec<u64>> = HashSet::new();
+        for i in 0..self.len() {
+            if seen.len() >= most {
+                break;
+            }
+            seen.insert(self.columns.iter().map(|column| column[i].to_bits()).collect());
+        }
+        seen.len()
     }
 
     /// Mean of the logarithm of each column.

@@ -229,15 +229,13 @@ fn series(cells: &Cells, wanted: &Columns, kept: &[&TextRow], inputs: &[usize]) 
                 || asked.iter().any(|column| column.as_ref() == Some(name))
         };
         let is_word = |text: &String| !text.is_empty() && crate::units::parse_quantity(text).is_none();
-        let splits = |at: &usize| {
-            let differs = |rows: &Vec<&TextRow>| rows.iter().any(|row| row.1[*at] != rows[0].1[*at]);
-            of(*at).1.iter().all(is_word) && places.values().any(differs)
+        let differs = |at: usize| {
+            let among = |rows: &Vec<&TextRow>| rows.iter().any(|row| row.1[at] != rows[0].1[at]);
+            places.values().any(among)
         };
-        (0..cells.columns.len())
-            .filter(|at| !says_something_else(at))
-            .filter(|at| several(&of(*at)) && splits(at))
-            .map(of)
-            .next()
+        let of_column = |at: usize| Some(of(at)).filter(|found| several(found) && found.1.iter().all(is_word));
+        let mut columns = (0..cells.columns.len()).filter(|at| !says_something_else(at));
+        columns.find_map(|at| of_column(at).filter(|_| differs(at)))
     };
     usual.or_else(other)
 }

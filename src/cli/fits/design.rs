@@ -205,7 +205,7 @@ impl Judged {
         out.push(format!(
             "{name}{} runs at {} points, σ {:.2e}{kappa}, condition {:.0e}",
             assessment.runs,
-            self.proposal.places(),
+            self.proposal.inputs.distinct(usize::MAX),
             self.curve.sd,
             assessment.condition
         ));
